@@ -1,0 +1,2 @@
+//! Metrics.
+#![forbid(unsafe_code)]

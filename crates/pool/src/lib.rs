@@ -1,0 +1,1 @@
+//! The receive buffers of one core.

@@ -1,0 +1,2 @@
+//! Rollup.
+#![forbid(unsafe_code)]
