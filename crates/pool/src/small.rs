@@ -1,0 +1,167 @@
+//! Small slots: one buffer cut into equal pieces, for bytes that must be kept while the rest of their frame is on its way.
+//!
+//! A peer that stops in mid-frame should cost what it sent, not a whole buffer. So a kept piece takes the smallest class
+//! it fits in, and a buffer whose last slot comes home is a whole buffer again.
+
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+
+use crate::pool::{BUFFER_BYTES, BufferPool, Shared};
+use crate::region::Span;
+
+/// Slot sizes. Steps of four waste at most three quarters of a slot, and half on average; the bitmap of a slab has one
+/// bit a slot, so that the smallest class is what 128 bits can tell apart.
+const CLASS_BYTES: [usize; 3] = [1024, 4 * 1024, 16 * 1024];
+const _: () = assert!(BUFFER_BYTES / CLASS_BYTES[0] <= u128::BITS as usize, "one bit a slot");
+
+/// Largest small slot. What is longer takes a whole buffer.
+pub const SMALL_BYTES_MAX: usize = CLASS_BYTES[CLASS_BYTES.len() - 1];
+
+/// A slot of one of a few small sizes, exclusive to its holder, at least as long as was asked for. Goes home when dropped.
+#[derive(Debug)]
+pub struct SmallBuffer {
+    span: Span,
+    slab: u16,
+    slot: u8,
+    home: Rc<Shared>,
+}
+
+/// The buffers that are cut into slots at the moment.
+#[derive(Debug)]
+pub(crate) struct Slabs {
+    /// By buffer index; `None` for a buffer that is not cut.
+    slabs: Vec<Option<Slab>>,
+    /// For each class the slabs that have a free slot, in no order.
+    open: [Vec<u16>; CLASS_BYTES.len()],
+}
+
+#[derive(Debug)]
+struct Slab {
+    span: Span,
+    class: usize,
+    /// One bit a free slot. Invariant: a slab with a free slot stands in `open[class]` at `open_at`.
+    free: u128,
+    open_at: usize,
+}
+
+impl BufferPool {
+    /// Takes a slot for `bytes`, at most [`SMALL_BYTES_MAX`]; cuts a free buffer when no slot of that class is left.
+    /// `None` when there is none to cut, or when `bytes` is more than a slot holds.
+    pub fn acquire_small(&self, bytes: usize) -> Option<SmallBuffer> {
+        let class = CLASS_BYTES.iter().position(|&size| bytes <= size)?;
+        let mut slabs = self.shared.slabs.borrow_mut();
+        if slabs.open[class].is_empty() {
+            let (index, span) = self.shared.take()?;
+            slabs.cut(index, span, class);
+        }
+        let (span, slab, slot) = slabs.take_slot(class);
+        Some(SmallBuffer { span, slab, slot, home: Rc::clone(&self.shared) })
+    }
+}
+
+impl Slabs {
+    /// Tables for a pool of `count` buffers; they never grow.
+    pub(crate) fn new(count: usize) -> Self {
+        Self { slabs: (0..count).map(|_| None).collect(), open: std::array::from_fn(|_| Vec::with_capacity(count)) }
+    }
+
+    fn cut(&mut self, index: u16, span: Span, class: usize) {
+        let open_at = self.open[class].len();
+        self.open[class].push(index);
+        self.slabs[index as usize] = Some(Slab { span, class, free: all_free(class), open_at });
+    }
+
+    fn take_slot(&mut self, class: usize) -> (Span, u16, u8) {
+        let index = *self.open[class].last().expect("the caller has seen to an open slab");
+        let slab = self.slabs[index as usize].as_mut().expect("an open slab is a slab");
+        let slot = slab.free.trailing_zeros();
+        slab.free &= !(1 << slot);
+        if slab.free == 0 {
+            self.open[class].pop();
+        }
+        let bytes = CLASS_BYTES[class];
+        // SAFETY: the slot's bit was set, so no live `SmallBuffer` has these bytes, and `Slab::span` is not read or
+        // written while the slab is cut.
+        #[allow(unsafe_code, reason = "the bitmap above is the proof that slots do not overlap")]
+        let span = unsafe { slab.span.part(slot as usize * bytes, bytes) };
+        (span, index, slot as u8)
+    }
+
+    /// Takes a slot back; returns the slab's buffer when that was the last one out.
+    fn put_back(&mut self, index: u16, slot: u8) -> Option<Span> {
+        let slab = self.slabs[index as usize].as_mut().expect("a slot comes home to its slab");
+        debug_assert_eq!(slab.free & (1 << slot), 0, "a slot comes home once");
+        let class = slab.class;
+        if slab.free == 0 {
+            slab.open_at = self.open[class].len();
+            self.open[class].push(index);
+        }
+        slab.free |= 1 << slot;
+        if slab.free != all_free(class) {
+            return None;
+        }
+        let open_at = slab.open_at;
+        self.open[class].swap_remove(open_at);
+        if let Some(&moved) = self.open[class].get(open_at) {
+            self.slabs[moved as usize].as_mut().expect("an open slab is a slab").open_at = open_at;
+        }
+        self.slabs[index as usize].take().map(|slab| slab.span)
+    }
+}
+
+/// The bitmap of a slab of this class with no slot out.
+fn all_free(class: usize) -> u128 {
+    let slots = (BUFFER_BYTES / CLASS_BYTES[class]) as u32;
+    u128::MAX >> (u128::BITS - slots)
+}
+
+impl Deref for SmallBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.span
+    }
+}
+
+impl DerefMut for SmallBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.span
+    }
+}
+
+impl Drop for SmallBuffer {
+    fn drop(&mut self) {
+        #[cfg(debug_assertions)]
+        self.span.fill(crate::pool::POISON);
+        let whole = self.home.slabs.borrow_mut().put_back(self.slab, self.slot);
+        if let Some(span) = whole {
+            self.home.put_back(self.slab, span);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_holds_what_was_asked_for_and_no_more_than_its_class() {
+        let pool = BufferPool::new(3).unwrap();
+        for (asked, got) in [(1, 1024), (1024, 1024), (1025, 4096), (16_384, 16_384)] {
+            assert_eq!(pool.acquire_small(asked).unwrap().len(), got);
+        }
+        assert!(pool.acquire_small(SMALL_BYTES_MAX + 1).is_none());
+    }
+
+    #[test]
+    fn one_buffer_serves_as_many_slots_as_fit_and_is_whole_again_afterwards() {
+        let pool = BufferPool::new(1).unwrap();
+        for class in CLASS_BYTES {
+            let slots: Vec<_> = std::iter::from_fn(|| pool.acquire_small(class)).collect();
+            assert_eq!(slots.len(), BUFFER_BYTES / class);
+            assert_eq!(pool.free(), 0);
+            drop(slots);
+            assert_eq!(pool.free(), 1);
+        }
+    }
+}
