@@ -1,0 +1,279 @@
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{PAGE_SLOTS, SeriesView, snapshot_lane};
+
+type Key = (String, String);
+
+/// The same answers from a plain map, searched for the oldest at every eviction.
+#[derive(Default)]
+struct Model {
+    /// By (id, sensor): what is told, and when it was last touched, as the tick and how many series were before it in it.
+    series: HashMap<Key, (Stats, (u64, usize))>,
+    evicted: u64,
+}
+
+impl Model {
+    fn record(&mut self, series_max: usize, tick: u64, id: &str, timestamp: u64, points: &[(&str, f64)]) {
+        for (sensor, value) in points {
+            let key = (id.to_owned(), (*sensor).to_owned());
+            if !self.series.contains_key(&key) && self.series.len() == series_max {
+                let oldest = self.series.iter().min_by_key(|(_, (_, touched))| *touched).unwrap().0.clone();
+                self.series.remove(&oldest);
+                self.evicted += 1;
+            }
+            // The contract leaves the order within one tick open; the table goes by the first touch in it.
+            let place = self.series.values().filter(|(_, (other, _))| *other == tick).map(|(_, (_, place))| place + 1);
+            let place = place.max().unwrap_or(0);
+            let (stats, touched) = self.series.entry(key).or_insert((Stats::EMPTY, (tick, place)));
+            stats.count += 1;
+            stats.sum += value;
+            stats.min = stats.min.min(*value);
+            stats.max = stats.max.max(*value);
+            if stats.count == 1 || timestamp >= stats.last_timestamp {
+                (stats.last, stats.last_timestamp) = (*value, timestamp);
+            }
+            if touched.0 != tick {
+                *touched = (tick, place);
+            }
+        }
+    }
+
+    fn stats(&self) -> HashMap<Key, Stats> {
+        self.series.iter().map(|(key, (stats, _))| (key.clone(), *stats)).collect()
+    }
+}
+
+/// What pages tell of the whole table; a series told twice fails.
+fn stats(rollup: &Rollup) -> HashMap<Key, Stats> {
+    let (asker, mut answerer) = snapshot_lane();
+    let (mut page, mut all) = (Box::new(SeriesPage::new()), HashMap::new());
+    for index in 0.. {
+        page.reset(index, 0);
+        assert!(asker.ask(page).is_ok() && answerer.answer(rollup));
+        page = asker.take().unwrap();
+        for SeriesView { id, sensor, count, last, last_timestamp, min, max, sum } in page.iter() {
+            let stats = Stats { count, last, last_timestamp, min, max, sum };
+            assert_eq!(all.insert((id.to_owned(), sensor.to_owned()), stats), None, "{id} {sensor} is told once");
+        }
+        if page.is_last() {
+            break;
+        }
+    }
+    all
+}
+
+fn assert_texts_are_those_of_live_series(rollup: &Rollup) {
+    let mut expected = HashMap::new();
+    for (id, sensor) in stats(rollup).into_keys() {
+        *expected.entry(id).or_default() += 1;
+        *expected.entry(sensor).or_default() += 1;
+    }
+    assert_eq!(rollup.texts.live(), expected);
+}
+
+/// Names that are shared between ids and sensors, and of both classes.
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::sample::select(vec!["a", "b", "c", "d", "e"]).prop_map(str::to_owned),
+        prop::sample::select(vec!["a", "b"]).prop_map(|letter| letter.repeat(40)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_table_says_what_a_plain_map_says(
+        series_max in 1usize..12,
+        events in prop::collection::vec(
+            (0u64..3, name(), 0u64..5, prop::collection::vec((name(), -3i32..4), 0..6)), 1..120),
+    ) {
+        let mut rollup = Rollup::new(series_max);
+        let mut model = Model::default();
+        let mut tick = u64::from(u32::MAX) - 50; // so that the lower half wraps around on the way
+        for (elapsed, id, timestamp, points) in events {
+            tick += elapsed;
+            let points: Vec<_> = points.iter().map(|(sensor, value)| (sensor.as_str(), f64::from(*value))).collect();
+            rollup.record(tick, &id, timestamp, points.iter().copied());
+            model.record(series_max, tick, &id, timestamp, &points);
+            prop_assert_eq!(stats(&rollup), model.stats());
+            prop_assert_eq!((rollup.series(), rollup.evicted()), (model.series.len(), model.evicted));
+            assert_texts_are_those_of_live_series(&rollup);
+        }
+    }
+}
+
+#[test]
+fn last_is_of_the_greatest_timestamp_then_of_the_latest_arrival() {
+    let mut rollup = Rollup::new(1);
+    let mut last_after = |timestamp, value| {
+        rollup.record(0, "pump", timestamp, [("rpm", value)].into_iter());
+        let stats = stats(&rollup).into_values().next().unwrap();
+        (stats.last_timestamp, stats.last)
+    };
+    assert_eq!(last_after(0, 1.0), (0, 1.0));
+    assert_eq!(last_after(9, 2.0), (9, 2.0));
+    assert_eq!(last_after(8, 3.0), (9, 2.0));
+    assert_eq!(last_after(9, 4.0), (9, 4.0));
+}
+
+#[test]
+fn an_event_of_more_new_series_than_fit_counts_each_point() {
+    let mut rollup = Rollup::new(3);
+    let names: Vec<String> = (0..10).map(|n| format!("sensor {n}")).collect();
+    rollup.record(1, "pump", 1, names.iter().map(|name| (name.as_str(), 1.0)));
+    assert_eq!((rollup.series(), rollup.evicted()), (3, 7));
+    // Twice the same sensor, last in the table, and then enough others to push it out and have it come back.
+    let again = ["sensor 9", "sensor 9", "x", "y", "z", "sensor 9"];
+    rollup.record(2, "pump", 2, again.into_iter().map(|name| (name, 1.0)));
+    let counts: HashMap<_, _> = stats(&rollup).into_iter().map(|((_, sensor), stats)| (sensor, stats.count)).collect();
+    let expected = [("y", 1), ("z", 1), ("sensor 9", 1)].map(|(sensor, count)| (sensor.to_owned(), count));
+    assert_eq!(counts, HashMap::from(expected));
+    assert_texts_are_those_of_live_series(&rollup);
+}
+
+#[test]
+fn eviction_takes_the_series_silent_longest() {
+    let mut rollup = Rollup::new(3);
+    let mut touch = |tick, sensor| {
+        rollup.record(tick, "pump", 0, [(sensor, 0.0)].into_iter());
+        let mut live: Vec<_> = stats(&rollup).into_keys().map(|(_, sensor)| sensor).collect();
+        live.sort();
+        live.concat()
+    };
+    ["a", "b", "c"].into_iter().zip(1..).for_each(|(sensor, tick)| drop(touch(tick, sensor)));
+    assert_eq!(touch(4, "a"), "abc");
+    assert_eq!(touch(5, "d"), "acd");
+    assert_eq!(touch(6, "e"), "ade");
+    assert_eq!(touch(7, "f"), "def");
+}
+
+#[test]
+fn events_without_points_leave_no_trace() {
+    let mut rollup = Rollup::new(2);
+    rollup.record(0, "pump", 0, std::iter::empty());
+    assert_eq!(rollup.series(), 0);
+    assert!(rollup.texts.live().is_empty());
+}
+
+#[test]
+fn evicted_texts_are_gone() {
+    let mut rollup = Rollup::new(4);
+    for n in 0..1_000u64 {
+        let (id, sensor) = (format!("device {n}"), format!("{n:>60}"));
+        rollup.record(n, &id, n, [(sensor.as_str(), 0.0), ("shared", 0.0)].into_iter());
+        assert_texts_are_those_of_live_series(&rollup);
+    }
+    // Two series have an id and a sensor of their own each time; "shared" stays.
+    assert_eq!(rollup.texts.live().len(), 5);
+}
+
+#[test]
+fn sources_of_equal_shape_do_not_take_each_others_series() {
+    let mut rollup = Rollup::new(100);
+    let shape = ["temperature", "humidity", "pressure"];
+    for round in 0..10u64 {
+        for id in ["one", "two", "three"] {
+            // Now and then a point is missing, so that what was remembered does not hold.
+            let points = shape.into_iter().filter(|sensor| round % 3 != 1 || *sensor != "humidity");
+            rollup.record(round, id, round, points.map(|sensor| (sensor, id.len() as f64)));
+        }
+    }
+    let stats = stats(&rollup);
+    assert_eq!(stats.len(), 9);
+    for ((id, sensor), stats) in stats {
+        assert_eq!(stats.count, if sensor == "humidity" { 7 } else { 10 }, "{id} {sensor}");
+        assert_eq!((stats.min, stats.max), (id.len() as f64, id.len() as f64));
+    }
+}
+
+#[test]
+fn an_event_like_the_one_before_is_guessed_throughout() {
+    let mut rollup = Rollup::new(100);
+    let shape = ["temperature", "humidity", "pressure"];
+    for (timestamp, id) in [(0, "one"), (0, "two"), (1, "one")] {
+        rollup.record(timestamp, id, timestamp, shape.into_iter().map(|sensor| (sensor, 0.0)));
+    }
+    for id in ["one", "two"] {
+        let source = rollup.texts.find(id);
+        let mut guess = rollup.leads[source.unwrap().number() as usize];
+        for sensor in shape {
+            assert!(rollup.is_series(guess, source, sensor), "{id} {sensor}");
+            guess = rollup.follower(guess);
+        }
+    }
+}
+
+#[test]
+fn pages_of_a_round_tell_every_lasting_series_once_while_the_table_changes() {
+    const SERIES: usize = 3 * PAGE_SLOTS + 17;
+    let mut rollup = Rollup::new(SERIES + 25);
+    let (asker, mut answerer) = snapshot_lane();
+    let names: Vec<String> = (0..SERIES).map(|n| format!("lasting {n}")).collect();
+    let all = || names.iter().map(|name| (name.as_str(), 1.0));
+    rollup.record(0, "pump", 0, all());
+
+    let mut told: HashMap<String, u64> = HashMap::new();
+    let mut waiting: Vec<usize> = vec![3, 1, 0, 2]; // in any order
+    let mut tick = 0;
+    let mut last = None;
+    while let Some(index) = waiting.pop() {
+        let mut page = Box::new(SeriesPage::new());
+        page.reset(index, 42);
+        assert!(asker.ask(page).is_ok());
+        // The lasting ones are touched, so strangers push out only strangers.
+        tick += 1;
+        rollup.record(tick, "pump", tick, all());
+        for n in 0..20 {
+            rollup.record(tick, "stranger", tick, [(format!("{tick} {n}").as_str(), 0.0)].into_iter());
+        }
+        assert!(answerer.answer(&rollup));
+        let page = asker.take().unwrap();
+        assert_eq!((page.index(), page.round()), (index, 42));
+        for view in page.iter().filter(|view| view.id == "pump") {
+            assert_eq!(told.insert(view.sensor.to_owned(), view.count), None, "{view:?}");
+            assert_eq!(view.count, tick + 1);
+        }
+        if page.is_last() {
+            last = Some(index);
+        }
+    }
+    assert_eq!((told.len(), last), (SERIES, Some(3)));
+    assert!(rollup.evicted() > 0);
+}
+
+#[test]
+fn a_page_past_the_table_is_empty_and_last() {
+    let mut rollup = Rollup::new(2 * PAGE_SLOTS);
+    let (asker, mut answerer) = snapshot_lane();
+    let names: Vec<String> = (0..PAGE_SLOTS).map(|n| n.to_string()).collect();
+    let mut answer = |rollup: &Rollup, index| {
+        let mut page = Box::new(SeriesPage::new());
+        page.reset(index, 0);
+        assert!(asker.ask(page).is_ok() && answerer.answer(rollup));
+        let page = asker.take().unwrap();
+        (page.iter().count(), page.is_last())
+    };
+    assert_eq!(answer(&rollup, 0), (0, true));
+    rollup.record(0, "pump", 0, names.iter().map(|name| (name.as_str(), 0.0)));
+    assert_eq!(answer(&rollup, 0), (PAGE_SLOTS, true));
+    assert_eq!(answer(&rollup, 1), (0, true));
+    assert_eq!(answer(&rollup, usize::MAX), (0, true));
+    rollup.record(1, "pump", 1, [("one more", 0.0)].into_iter());
+    assert_eq!(answer(&rollup, 0), (PAGE_SLOTS, false));
+    assert_eq!(answer(&rollup, 1), (1, true));
+}
+
+#[test]
+#[cfg(debug_assertions)]
+#[should_panic(expected = "the decoder refuses what is not finite")]
+fn values_are_finite() {
+    Rollup::new(1).record(0, "pump", 0, [("rpm", f64::NAN)].into_iter());
+}
+
+#[test]
+#[should_panic(expected = "series_max is 1 to")]
+fn a_table_for_nothing_is_refused() {
+    drop(Rollup::new(0));
+}
