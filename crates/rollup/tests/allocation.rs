@@ -1,0 +1,140 @@
+//! Memory is decided at construction: what peers send afterwards, however many names they make up, allocates nothing.
+#![allow(unsafe_code, reason = "an allocator that counts is an unsafe trait")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    fmt::Write,
+};
+
+use corelane_rollup::{LANE_PAGES, PAGE_BYTES_MAX, PAGE_SLOTS, Rollup, SeriesPage, TEXT_BYTES_MAX, snapshot_lane};
+
+struct Counting;
+
+thread_local! {
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count(bytes: usize) {
+    CALLS.set(CALLS.get() + 1);
+    BYTES.set(BYTES.get() + bytes);
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came; the counters neither allocate nor unwind.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promises are the ones `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size);
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // A release on the hot path is as unwelcome as an allocation.
+        CALLS.set(CALLS.get() + 1);
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocator calls that `work` makes on this thread.
+fn calls(work: impl FnOnce()) -> u64 {
+    let before = CALLS.get();
+    work();
+    CALLS.get() - before
+}
+
+/// Bytes that `work` asks for on this thread.
+fn bytes<T>(work: impl FnOnce() -> T) -> (usize, T) {
+    let before = BYTES.get();
+    let made = work();
+    (BYTES.get() - before, made)
+}
+
+const SERIES_MAX: usize = 3 * PAGE_SLOTS + 1;
+
+#[test]
+fn steady_state_allocates_nothing() {
+    let mut rollup = Rollup::new(SERIES_MAX);
+    let sensors: Vec<String> = (0..14).map(|n| format!("sensor {n}")).collect();
+    let ids: Vec<String> = (0..SERIES_MAX / 14).map(|n| format!("device {n}")).collect();
+    let mut round = |tick: u64| {
+        for id in &ids {
+            rollup.record(tick, id, tick, sensors.iter().map(|sensor| (sensor.as_str(), tick as f64)));
+        }
+    };
+    assert_eq!(calls(|| (0..1_000).for_each(&mut round)), 0);
+    assert_eq!((rollup.series(), rollup.evicted()), (ids.len() * 14, 0));
+}
+
+#[test]
+fn a_million_names_allocate_nothing_and_leave_a_full_table() {
+    const NAMES: u64 = 1_000_000;
+    let mut rollup = Rollup::new(SERIES_MAX);
+    let mut name = String::with_capacity(TEXT_BYTES_MAX);
+    let mut id = String::with_capacity(TEXT_BYTES_MAX);
+    let calls = calls(|| {
+        for n in 0..NAMES {
+            // Every length from ten bytes up, and so both classes.
+            let width = 10 + (n / 5) as usize % (TEXT_BYTES_MAX - 9);
+            name.clear();
+            id.clear();
+            write!(name, "{n:0width$}").unwrap();
+            write!(id, "{:0width$}", n / 5).unwrap();
+            rollup.record(n / 100, &id, n, [(name.as_str(), 1.0), ("shared by all", 1.0)].into_iter());
+        }
+    });
+    assert_eq!(calls, 0);
+    assert_eq!(rollup.series(), SERIES_MAX);
+    let created = NAMES + NAMES / 5; // "shared by all" stays live through the five events of an id
+    assert_eq!(rollup.evicted(), created - SERIES_MAX as u64);
+}
+
+#[test]
+fn page_answers_allocate_nothing_with_the_longest_texts() {
+    let mut rollup = Rollup::new(SERIES_MAX);
+    let (id, sensors) = ("i".repeat(TEXT_BYTES_MAX), (0..SERIES_MAX).map(|n| format!("{n:0>256}")).collect::<Vec<_>>());
+    rollup.record(0, &id, 0, sensors.iter().map(|sensor| (sensor.as_str(), 1.0)));
+    let (asker, mut answerer) = snapshot_lane();
+    let mut pages: Vec<_> = (0..LANE_PAGES).map(|_| Box::new(SeriesPage::new())).collect();
+    let mut told = 0;
+    for round in 0..3 {
+        let work = || {
+            for (index, mut page) in pages.drain(..).enumerate() {
+                page.reset(index, round);
+                assert!(asker.ask(page).is_ok());
+            }
+            while answerer.answer(&rollup) {}
+            while let Some(page) = asker.take() {
+                told += page.iter().filter(|view| view.id == id && view.sensor.len() == TEXT_BYTES_MAX).count();
+                pages.push(page);
+            }
+        };
+        assert_eq!(calls(work), 0);
+    }
+    assert_eq!(told, 3 * SERIES_MAX);
+}
+
+#[test]
+fn planned_memory_is_what_is_allocated() {
+    for series_max in [1, 2, 1_000, SERIES_MAX, 65_536] {
+        let (bytes, _rollup) = bytes(|| Rollup::new(series_max));
+        assert_eq!(bytes, Rollup::memory_bytes_max(series_max), "series_max {series_max}");
+    }
+    assert_eq!(bytes(SeriesPage::new).0, PAGE_BYTES_MAX);
+}
