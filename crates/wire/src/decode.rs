@@ -1,6 +1,6 @@
 //! The schema: one walk over a payload, to an event or to the reason why it is none.
 //!
-//! [`Decoder`] owns the scratch; [`Walk`] is the general way through any payload. A surprise does not end the walk,
+//! [`Decoder`] owns the scratch; `Walk` is the general way through any payload. A surprise does not end the walk,
 //! since a reason further on may outrank it: only `malformed` and `too_deep` do. Allocates nothing after
 //! [`Decoder::new`] and takes time linear in the payload.
 

@@ -46,7 +46,7 @@ pub enum Step<'a> {
     Part(&'a [u8]),
     /// The last bytes, at least one, of the begun payload: the caller now has it whole.
     End(&'a [u8]),
-    /// The input is used up. No buffer has to be kept for what the framer has seen since the last other step.
+    /// The input is used up. What the framer saw of a header it keeps itself, so this asks for no buffer.
     NeedMore,
     /// A header declares more than [`MAX_FRAME_SIZE`]. The caller must close; every later call returns this again and
     /// takes nothing from its input.

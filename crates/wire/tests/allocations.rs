@@ -1,0 +1,129 @@
+//! Nothing allocates once a decoder is made: not for the largest event, the most chunks, nor any refusal.
+#![allow(unsafe_code, reason = "an allocator that counts is an unsafe trait")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use common::*;
+use corelane_wire::{Answer, Decoder, Framer, MAX_FRAME_SIZE, POINTS_MAX, RejectReason, Step, encode_answer};
+
+thread_local! {
+    /// Calls of this thread alone: the test harness allocates on others meanwhile.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+impl Counting {
+    fn count(&self) {
+        // Fails only while a thread ends, when no test is looking.
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+    }
+}
+
+// SAFETY: every call is passed on as it came; `realloc` and `alloc_zeroed` are passed on, too, so that they count once.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.count();
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        self.count();
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        self.count();
+        // SAFETY: the caller's promises are those that `System` asks for, and `block` is one of its own.
+        unsafe { System.realloc(block, layout, bytes) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: `block` came from `System` with this layout.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+/// Events at each limit of the scratch, and a payload for every reason that the decoder gives.
+fn payloads() -> Vec<Vec<u8>> {
+    let point = b"\xa2\x66sensor\x61s\x65value\x00".to_vec();
+    let chunked_point = b"\xa2\x66sensor\x7f\x61s\x60\xff\x65value\x00".to_vec();
+    let one_chunk = event_with("metadata", chunked(&[&vec![b'm'; MAX_FRAME_SIZE - 200]]));
+    let one_byte_chunks = event_with("metadata", chunked(&vec![&b"m"[..]; (MAX_FRAME_SIZE - 200) / 2]));
+    let mut unknown_chunked_keys = event_pairs();
+    unknown_chunked_keys.push((chunked(&[&vec![b'k'; MAX_FRAME_SIZE - 200]]), uint(0)));
+    let mut payloads = varied_events();
+    payloads.extend([
+        event_with("telemetry", array(&vec![point.clone(); POINTS_MAX])),
+        event_with("telemetry", array(&vec![chunked_point; POINTS_MAX])),
+        one_chunk,
+        one_byte_chunks,
+        map(&unknown_chunked_keys),
+        event_with("telemetry", array(&vec![point.clone(); POINTS_MAX + 200])),
+        map(&[event_pairs(), vec![(text("telemetry"), array(&vec![point; POINTS_MAX]))]].concat()),
+        map(&event_pairs())[..20].to_vec(),
+        vec![0x81; 65_000],
+        [map(&event_pairs()), vec![0]].concat(),
+        event_with("id", text_of(b"\xff")),
+        event_with("id", uint(1)),
+        vec![0; MAX_FRAME_SIZE + 1],
+    ]);
+    payloads
+}
+
+#[test]
+fn decoding_allocates_nothing() {
+    let payloads = payloads();
+    for reason in RejectReason::ALL {
+        assert!(payloads.iter().any(|payload| common::reason(payload) == Some(reason)), "one payload is {reason:?}");
+    }
+    let mut decoder = Decoder::new();
+    for payload in &payloads {
+        let mut sum = 0.0;
+        let count = allocations(|| {
+            if let Ok(event) = decoder.decode(payload) {
+                sum += event.points().map(|point| point.value + point.sensor.len() as f64).sum::<f64>();
+                sum += event.metadata().map_or(0, str::len) as f64;
+            }
+        });
+        assert_eq!(count, 0, "{} bytes, checksum {sum}", payload.len());
+    }
+}
+
+#[test]
+fn framing_and_answering_allocate_nothing() {
+    let stream = [&[0, 0, 0, 3, 1, 2, 3][..], &[0; 4], &[0, 0, 1, 0, 9]].concat();
+    let mut steps = 0;
+    let count = allocations(|| {
+        let mut framer = Framer::default();
+        for chunk in stream.chunks(5) {
+            let mut input = chunk;
+            while framer.next_step(&mut input) != Step::NeedMore {
+                steps += 1;
+            }
+        }
+        steps += encode_answer(Answer { committed: u64::MAX, rejected: 1 }).as_slice().len();
+    });
+    assert!(steps > 4);
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Vec::<u8>::with_capacity(100)))), 1);
+    assert_eq!(allocations(|| drop(std::hint::black_box(Decoder::new()))), 2, "a decoder is its two scratch blocks");
+}
