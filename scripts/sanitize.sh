@@ -5,7 +5,7 @@
 #      fences; it is what proves their order, and needs no nightly.
 #   2. Miri, where the nightly has it; else the compiler's sanitizers, where there is a nightly; else it says what it skips.
 #
-# Exits non-zero when a checker finds something. Takes about a minute on two cores with nothing built yet.
+# Exits non-zero when a checker finds something. Takes one to two minutes on two cores with nothing built yet, then 20 s.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
