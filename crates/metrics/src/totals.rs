@@ -5,6 +5,7 @@ use crate::table::CellKind;
 use crate::{CELLS, Cell, Histogram, Sample, SampleValue, ShardState, cell};
 
 /// The newest number of every cell of every shard.
+#[derive(Clone, Debug)]
 pub struct Totals {
     /// By shard. Totals as they are, gauges and sums (in seconds) as bits of `f64`.
     shards: Vec<[u64; CELLS]>,
