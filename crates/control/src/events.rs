@@ -1,0 +1,87 @@
+//! The last security events, as JSON.
+
+use std::collections::VecDeque;
+
+use corelane_metrics::SecurityEvent;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Events kept. Older ones are only in the counters; each costs about 60 bytes.
+const EVENTS_MAX: usize = 256;
+
+/// The last security events of all shards.
+#[derive(Default)]
+pub(crate) struct EventLog {
+    /// Oldest first, by the time at which the shards told them.
+    events: VecDeque<SecurityEvent>,
+}
+
+impl EventLog {
+    pub(crate) fn push(&mut self, event: SecurityEvent) {
+        // Shards are drained one after the other, so a late one may tell of something earlier.
+        let place = self.events.iter().rposition(|other| other.unix_nanos <= event.unix_nanos).map_or(0, |at| at + 1);
+        self.events.insert(place, event);
+        if self.events.len() > EVENTS_MAX {
+            self.events.pop_front();
+        }
+    }
+
+    /// The answer of `/api/v1/events`, newest first.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({ "events": self.events.iter().rev().map(event_json).collect::<Vec<_>>() })
+    }
+}
+
+fn event_json(event: &SecurityEvent) -> Value {
+    json!({
+        // A clock set beyond the year 9999 leaves the text out; the number stays.
+        "time": Timestamp::from_nanosecond(event.unix_nanos.into()).ok().map(|time| time.to_string()),
+        "time_unix_nanos": event.unix_nanos,
+        "kind": event.kind.label(),
+        "peer": event.peer.to_string(),
+        "detail": event.detail_text(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use corelane_metrics::SecurityKind;
+
+    use super::*;
+
+    fn event(unix_nanos: u64) -> SecurityEvent {
+        let peer = "[2001:db8::1]:7000".parse().unwrap();
+        SecurityEvent { unix_nanos, kind: SecurityKind::Oversize, peer, detail: 1_195_725_856 }
+    }
+
+    #[test]
+    fn the_newest_256_events_are_told_newest_first() {
+        let mut log = EventLog::default();
+        for nanos in 0..300 {
+            log.push(event(nanos));
+        }
+        log.push(event(250));
+        let told = log.to_json();
+        let told: Vec<_> =
+            told["events"].as_array().unwrap().iter().map(|event| event["time_unix_nanos"].as_u64().unwrap()).collect();
+        assert_eq!(told.len(), EVENTS_MAX);
+        assert!(told.is_sorted_by(|left, right| left >= right));
+        assert_eq!((told[0], told[EVENTS_MAX - 1]), (299, 45));
+    }
+
+    #[test]
+    fn an_event_is_told_for_people_and_for_programs() {
+        let mut log = EventLog::default();
+        log.push(event(1_760_000_000_123_456_789));
+        assert_eq!(
+            log.to_json()["events"][0],
+            json!({
+                "time": "2025-10-09T08:53:20.123456789Z",
+                "time_unix_nanos": 1_760_000_000_123_456_789_u64,
+                "kind": "oversize",
+                "peer": "[2001:db8::1]:7000",
+                "detail": "a frame header declared 1195725856 payload bytes",
+            })
+        );
+    }
+}

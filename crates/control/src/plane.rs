@@ -1,0 +1,139 @@
+//! The control plane's state: the reading ends of the shards' rings, and what came out of them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use corelane_metrics::{SAMPLE_WORDS, Sample, SecurityEvent, ShardState, Totals};
+use corelane_ring::Drain;
+use corelane_rollup::SnapshotAsker;
+use crossbeam_queue::ArrayQueue;
+
+use crate::HttpLimits;
+use crate::events::EventLog;
+use crate::sensors::SeriesPort;
+
+/// The control plane's ends of what it shares with one shard.
+pub struct ShardPort {
+    /// Samples that the shard flushes.
+    pub samples: Drain<SAMPLE_WORDS>,
+    /// Asks for pages of the shard's series.
+    pub series: SnapshotAsker,
+    /// Security events. The shard drops an event when the lane is full; its counter still tells of it.
+    pub events: Arc<ArrayQueue<SecurityEvent>>,
+    /// Wakes the shard after a page was asked for.
+    pub wake: Box<dyn Fn() + Send>,
+}
+
+/// What the allocator says of the process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryUse {
+    /// Heap bytes in use.
+    pub allocated_bytes: u64,
+    /// Resident bytes that the allocator holds.
+    pub resident_bytes: u64,
+}
+
+/// What the control plane is told at start.
+#[derive(Clone, Copy, Debug)]
+pub struct ControlConfig {
+    /// Version of the program.
+    pub version: &'static str,
+    /// Source revision that it was built from.
+    pub revision: &'static str,
+    /// Asks the allocator.
+    pub memory: fn() -> MemoryUse,
+    /// Bounds of the HTTP side.
+    pub http: HttpLimits,
+}
+
+/// Drains every shard's ring and keeps the sums.
+pub struct ControlPlane {
+    pub(crate) config: ControlConfig,
+    pub(crate) started: Instant,
+    pub(crate) totals: Totals,
+    pub(crate) events: EventLog,
+    shards: Vec<ShardEnds>,
+    /// Taken by the round task when the control plane begins to serve.
+    pub(crate) series: Vec<SeriesPort>,
+}
+
+struct ShardEnds {
+    samples: Drain<SAMPLE_WORDS>,
+    events: Arc<ArrayQueue<SecurityEvent>>,
+    /// When a drain last found a sample.
+    heard: Instant,
+}
+
+impl ControlPlane {
+    /// A control plane over these shards; a shard's number is its place in the list.
+    pub fn new(config: ControlConfig, ports: Vec<ShardPort>) -> Self {
+        let started = Instant::now();
+        let totals = Totals::new(ports.len());
+        let (shards, series) = ports
+            .into_iter()
+            .map(|port| {
+                let ends = ShardEnds { samples: port.samples, events: port.events, heard: started };
+                (ends, SeriesPort { asker: port.series, wake: port.wake })
+            })
+            .unzip();
+        Self { config, started, totals, events: EventLog::default(), shards, series }
+    }
+
+    /// Takes over every sample and security event that the shards have handed out.
+    pub fn drain_once(&mut self) {
+        for (shard, ends) in self.shards.iter_mut().enumerate() {
+            let count = ends.samples.drain(|words| {
+                // Words that are no sample would be a fault of ours; they are counted as delivered and change nothing.
+                let sample = Sample::from_words(words);
+                debug_assert!(sample.is_some(), "a shard records whole samples");
+                if let Some(sample) = sample {
+                    self.totals.apply(shard, sample);
+                }
+            });
+            if count > 0 {
+                ends.heard = Instant::now();
+            }
+            // Bounded by the lane, so that a shard that fills it as fast cannot hold this thread.
+            for _ in 0..ends.events.capacity() {
+                let Some(event) = ends.events.pop() else { break };
+                self.events.push(event);
+            }
+        }
+    }
+
+    /// The newest numbers of every shard.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Samples that a shard wrote, and those of them that were overwritten unread, as known after the last drain.
+    pub(crate) fn samples(&self, shard: usize) -> (u64, u64) {
+        let drain = &self.shards[shard].samples;
+        (drain.delivered() + drain.lost(), drain.lost())
+    }
+
+    /// Why the process is not healthy, if it is not.
+    pub(crate) fn unhealthy(&self) -> Option<String> {
+        self.shards.iter().enumerate().find_map(|(shard, ends)| {
+            let silent = ends.heard.elapsed();
+            // A stopped shard has nothing more to say while the others drain.
+            let expected = self.totals.state(shard) != ShardState::Stopped;
+            (expected && silent > SILENCE_MAX)
+                .then(|| format!("shard {shard} has not reported for {:.1} s", silent.as_secs_f64()))
+        })
+    }
+
+    /// Why new peers should go elsewhere, if they should.
+    pub(crate) fn not_ready(&self, draining: bool) -> Option<String> {
+        if draining {
+            return Some("draining".to_owned());
+        }
+        (0..self.totals.shard_count()).find_map(|shard| {
+            let state = self.totals.state(shard);
+            (state != ShardState::Accepting).then(|| format!("shard {shard} is {}", state.label()))
+        })
+    }
+}
+
+/// How long a shard may be silent and still count as alive. It flushes its state many times in that time, busy or idle.
+const SILENCE_MAX: Duration = Duration::from_secs(5);

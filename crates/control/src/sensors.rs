@@ -1,0 +1,320 @@
+//! The live series of every shard, gathered in rounds and answered as JSON.
+//!
+//! A round asks each shard for its series page by page, a few pages in flight, and adds up what several shards know of
+//! one series. It serves every request that was waiting when it began and no other, so an answer never tells less than
+//! the shards knew when it was asked. Nobody asking, there is no round, and nothing is kept between two.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corelane_rollup::{LANE_PAGES, SeriesPage, SeriesView, SnapshotAsker};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep};
+
+/// Longest time that a request waits, and that a round may take.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Default and greatest number of series in one answer.
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 10_000;
+
+/// Between two looks at the lanes. A shard fills up to `LANE_PAGES` pages meanwhile, about 2 000 series.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Requests that may wait for a round to begin. Further ones wait for their place, and their time runs.
+const WAITING_MAX: usize = 64;
+
+/// The control plane's end of one shard's lane of series.
+pub(crate) struct SeriesPort {
+    pub(crate) asker: SnapshotAsker,
+    pub(crate) wake: Box<dyn Fn() + Send>,
+}
+
+/// Every live series at the time of one round, or the shard that did not answer.
+pub(crate) type Round = Result<Arc<Vec<Series>>, usize>;
+
+/// Where requests ask for a round.
+#[derive(Clone)]
+pub(crate) struct SensorsDesk {
+    waiting: mpsc::Sender<oneshot::Sender<Round>>,
+}
+
+impl SensorsDesk {
+    /// Waits for a round that begins after this call. None when it took longer than [`WAIT_MAX`].
+    pub(crate) async fn next_round(&self) -> Option<Round> {
+        let (answer, answered) = oneshot::channel();
+        let wait = async {
+            self.waiting.send(answer).await.ok()?;
+            answered.await.ok()
+        };
+        tokio::time::timeout(WAIT_MAX, wait).await.ok().flatten()
+    }
+}
+
+/// A desk over these shards, and the task that has to run for it.
+pub(crate) fn desk(ports: Vec<SeriesPort>) -> (SensorsDesk, impl Future<Output = ()> + Send) {
+    let (waiting, asked) = mpsc::channel(WAITING_MAX);
+    (SensorsDesk { waiting }, serve_rounds(ports, asked))
+}
+
+async fn serve_rounds(mut ports: Vec<SeriesPort>, mut asked: mpsc::Receiver<oneshot::Sender<Round>>) {
+    let mut number = 0;
+    while let Some(first) = asked.recv().await {
+        let mut waiting = vec![first];
+        while let Ok(next) = asked.try_recv() {
+            waiting.push(next);
+        }
+        waiting.retain(|answer| !answer.is_closed());
+        if waiting.is_empty() {
+            continue;
+        }
+        number += 1;
+        let round = gather(&mut ports, number).await;
+        for answer in waiting {
+            // A request that gave up meanwhile has nobody to tell.
+            let _ = answer.send(round.clone());
+        }
+    }
+}
+
+/// One series, added up over the shards.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Series {
+    id: Box<str>,
+    sensor: Box<str>,
+    stats: Stats,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stats {
+    count: u64,
+    last: f64,
+    last_timestamp: u64,
+    min: f64,
+    max: f64,
+    sum: f64,
+}
+
+impl Stats {
+    fn of(view: &SeriesView<'_>) -> Self {
+        let SeriesView { count, last, last_timestamp, min, max, sum, .. } = *view;
+        Self { count, last, last_timestamp, min, max, sum }
+    }
+
+    fn merge(&mut self, other: Self) {
+        if other.last_timestamp > self.last_timestamp {
+            (self.last, self.last_timestamp) = (other.last, other.last_timestamp);
+        }
+        self.count += other.count;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.sum += other.sum;
+    }
+}
+
+type Merged = HashMap<(Box<str>, Box<str>), Stats>;
+
+/// One round over all shards.
+async fn gather(ports: &mut [SeriesPort], number: u64) -> Round {
+    let deadline = Instant::now() + WAIT_MAX;
+    let mut merged = Merged::new();
+    let mut shards: Vec<_> = ports.iter().map(|_| ShardRound::new(number)).collect();
+    loop {
+        let mut unfinished = None;
+        for (shard, (port, round)) in ports.iter_mut().zip(&mut shards).enumerate() {
+            if !round.advance(port, &mut merged) {
+                unfinished.get_or_insert(shard);
+            }
+        }
+        match unfinished {
+            None => break,
+            Some(shard) if Instant::now() >= deadline => return Err(shard),
+            Some(_) => sleep(LOOK_INTERVAL).await,
+        }
+    }
+    let series = merged.into_iter().map(|((id, sensor), stats)| Series { id, sensor, stats });
+    Ok(Arc::new(series.collect()))
+}
+
+/// How far one shard is in a round.
+struct ShardRound {
+    number: u64,
+    next_index: usize,
+    in_flight: usize,
+    last_seen: bool,
+    /// Invariant: `idle.len() + in_flight == LANE_PAGES`.
+    #[expect(clippy::vec_box, reason = "pages travel through the lane in their boxes")]
+    idle: Vec<Box<SeriesPage>>,
+}
+
+impl ShardRound {
+    fn new(number: u64) -> Self {
+        let idle = (0..LANE_PAGES).map(|_| Box::new(SeriesPage::new())).collect();
+        Self { number, next_index: 0, in_flight: 0, last_seen: false, idle }
+    }
+
+    /// Takes the pages that came and asks for the next ones; tells whether the shard has told all.
+    fn advance(&mut self, port: &mut SeriesPort, merged: &mut Merged) -> bool {
+        if self.is_done() {
+            return true;
+        }
+        while let Some(page) = port.asker.take() {
+            // A page of a round that gave up waiting comes late, and ends here.
+            if page.round() != self.number {
+                continue;
+            }
+            self.in_flight -= 1;
+            self.last_seen |= page.is_last();
+            add_page(merged, &page);
+            self.idle.push(page);
+        }
+        while !self.last_seen
+            && let Some(mut page) = self.idle.pop()
+        {
+            page.reset(self.next_index, self.number);
+            match port.asker.ask(page) {
+                Ok(()) => {
+                    self.next_index += 1;
+                    self.in_flight += 1;
+                }
+                // Pages of a round that gave up still wait for the shard.
+                Err(page) => {
+                    self.idle.push(page);
+                    break;
+                }
+            }
+        }
+        if !self.is_done() {
+            // At every look: a shard that went back to sleep with pages waiting would cost the round its second.
+            (port.wake)();
+        }
+        self.is_done()
+    }
+
+    fn is_done(&self) -> bool {
+        self.last_seen && self.in_flight == 0
+    }
+}
+
+fn add_page(merged: &mut Merged, page: &SeriesPage) {
+    for view in page.iter() {
+        let stats = Stats::of(&view);
+        merged.entry((view.id.into(), view.sensor.into())).and_modify(|known| known.merge(stats)).or_insert(stats);
+    }
+}
+
+/// What a request wants to see.
+#[derive(Debug, PartialEq)]
+pub(crate) struct SensorsQuery {
+    id: Option<String>,
+    prefix: String,
+    sort: Sort,
+    limit: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sort {
+    Count,
+    LastTimestamp,
+    Id,
+}
+
+impl FromStr for Sort {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "count" => Ok(Self::Count),
+            "last_timestamp" => Ok(Self::LastTimestamp),
+            "id" => Ok(Self::Id),
+            _ => Err("it has to be count, last_timestamp or id"),
+        }
+    }
+}
+
+impl SensorsQuery {
+    /// The query of these parameters. The error says what is wrong, and what is allowed.
+    pub(crate) fn parse(parameters: &[(String, String)]) -> Result<Self, String> {
+        let mut query = Self { id: None, prefix: String::new(), sort: Sort::Count, limit: LIMIT_DEFAULT };
+        for (at, (name, value)) in parameters.iter().enumerate() {
+            if parameters[..at].iter().any(|(earlier, _)| earlier == name) {
+                return Err(format!("the parameter {name:?} is given twice"));
+            }
+            match name.as_str() {
+                "id" => query.id = Some(value.clone()),
+                "prefix" => query.prefix.clone_from(value),
+                "sort" => query.sort = value.parse().map_err(|error| bad_value(name, value, error))?,
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+                    let allowed = format_args!("it has to be a whole number from 1 to {LIMIT_MAX}");
+                    query.limit = limit.ok_or_else(|| bad_value(name, value, allowed))?;
+                }
+                _ => {
+                    return Err(format!(
+                        "there is no parameter {name:?}; the parameters are id, prefix, sort and limit"
+                    ));
+                }
+            }
+        }
+        Ok(query)
+    }
+
+    /// The series that match, sorted and cut off.
+    pub(crate) fn select<'a>(&self, series: &'a [Series]) -> SensorsAnswer<'a> {
+        let matches = |series: &&Series| {
+            self.id.as_ref().is_none_or(|id| **id == *series.id) && series.sensor.starts_with(&self.prefix)
+        };
+        let mut found: Vec<&Series> = series.iter().filter(matches).collect();
+        found.sort_unstable_by_key(|series| {
+            let first = match self.sort {
+                Sort::Count => series.stats.count,
+                Sort::LastTimestamp => series.stats.last_timestamp,
+                Sort::Id => 0,
+            };
+            (Reverse(first), &series.id, &series.sensor)
+        });
+        let truncated = found.len() > self.limit;
+        found.truncate(self.limit);
+        SensorsAnswer { sensors: found.into_iter().map(Sensor::of).collect(), truncated }
+    }
+}
+
+fn bad_value(name: &str, value: &str, allowed: impl Display) -> String {
+    format!("{name}={value:?} is not allowed: {allowed}")
+}
+
+/// The answer of `/api/v1/sensors`.
+#[derive(Debug, Serialize)]
+pub(crate) struct SensorsAnswer<'a> {
+    sensors: Vec<Sensor<'a>>,
+    truncated: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Sensor<'a> {
+    id: &'a str,
+    sensor: &'a str,
+    count: u64,
+    last: f64,
+    last_timestamp: u64,
+    min: f64,
+    max: f64,
+    /// JSON `null` where the values add up to more than a double holds.
+    mean: f64,
+}
+
+impl<'a> Sensor<'a> {
+    fn of(series: &'a Series) -> Self {
+        let Stats { count, last, last_timestamp, min, max, sum } = series.stats;
+        let mean = sum / count as f64;
+        Self { id: &series.id, sensor: &series.sensor, count, last, last_timestamp, min, max, mean }
+    }
+}
+
+#[cfg(test)]
+mod tests;
