@@ -77,6 +77,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The characters of `text`.
+    #[inline]
     pub(crate) fn resolve<'s>(&'s self, text: Text<'s>) -> &'s str {
         text.resolve(&self.scratch.joined)
     }
@@ -113,6 +114,7 @@ impl<'a> Draft<'a> {
 }
 
 impl<'a> Text<'a> {
+    #[inline]
     fn resolve(self, joined: &'a str) -> &'a str {
         match self {
             Self::InPlace(text) => text,

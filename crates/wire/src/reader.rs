@@ -70,6 +70,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads one head. A [`Head::Break`] is the caller's to refuse where no break is allowed.
+    // Inlined, since a head handed over through memory made a quarter of the decoder's time.
+    #[inline(always)]
     pub(crate) fn head(&mut self) -> Result<Head, RejectReason> {
         let [initial] = self.take_array()?;
         let (major, info) = (initial >> 5, initial & 0x1f);

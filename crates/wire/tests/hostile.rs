@@ -28,6 +28,9 @@ fn declared_counts_are_not_believed() {
     ] {
         assert_eq!(reason_on_a_small_stack(payload.to_vec()), Some(Malformed), "{payload:02x?}");
     }
+    // Twice this many items are none, to whoever multiplies in 64 bits.
+    let pairs = b"\xbb\x80\0\0\0\0\0\0\0".to_vec();
+    assert_eq!(reason_on_a_small_stack(event_with("unknown", pairs)), Some(Malformed));
 }
 
 #[test]

@@ -303,6 +303,8 @@ fn sixteen_levels_are_accepted_and_seventeen_are_too_deep() {
         // Around a value of a point there are the event, the telemetry and the point.
         assert_eq!(reason(&event_with_in_point("unknown", nested(DEPTH_MAX - 3))), None, "{what}");
         assert_eq!(reason(&event_with_in_point("unknown", nested(DEPTH_MAX - 2))), Some(TooDeep), "{what}");
+        assert_eq!(reason(&event_with("telemetry", array(&[nested(DEPTH_MAX - 2)]))), Some(NotAnEvent), "{what}");
+        assert_eq!(reason(&event_with("telemetry", array(&[nested(DEPTH_MAX - 1)]))), Some(TooDeep), "{what}");
         // Where the schema wants something else, the depth is told all the same.
         assert_eq!(reason(&nested(DEPTH_MAX)), Some(NotAnEvent), "{what}");
         assert_eq!(reason(&nested(DEPTH_MAX + 1)), Some(TooDeep), "{what}");
