@@ -1,2 +1,51 @@
-//! The `corelane` command.
-fn main() {}
+//! The `corelane` command: a thread-per-core telemetry ingestion server, and the tools around it.
+//!
+//! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted),
+//! `allocator`, `log`, `failure`; `send`, `decode`, `check` are commands of their own.
+
+mod allocator;
+mod check;
+mod config;
+mod decode;
+mod failure;
+mod host;
+mod log;
+mod send;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Thread-per-core telemetry ingestion: length-prefixed CBOR over TCP in, counted events out.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(config::SettingArgs),
+    Send(send::SendArgs),
+    Decode(decode::DecodeArgs),
+    Check(check::CheckArgs),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Serve(flags) => serve::run(flags),
+        Command::Send(args) => send::run(args),
+        Command::Decode(args) => decode::run(args),
+        Command::Check(args) => check::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

@@ -1,1 +1,38 @@
-//! Shard.
+//! The data plane on one core: sockets in, counted events out.
+//!
+//! Owns a listener, a receive ring, a buffer pool and every number it counts; shares none of them. Never takes a lock,
+//! never waits for whoever observes it, never answers a request of the control plane but by filling a page it was handed.
+//! The only crate that knows glommio and io_uring.
+//!
+//! Reading order:
+//! - [`limits`]: every bound, what it costs and what moves with it;
+//! - `connection`: the life of a frame, without I/O; `carry` keeps the start of a frame that was cut;
+//! - `shard`: one turn of the loop, from completions to the buffers' way home; `peer` is a connection with its socket;
+//! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
+//! - `receive_ring`, `buffer_ring`, `inbox`: io_uring, the kernel's share of the pool, and what it has filled;
+//! - `run`, `parker`: the glommio executor around the loop, and its sleep;
+//! - `listener`, `link`, `clock`: sockets made at start, what crosses threads, time.
+
+mod buffer_ring;
+mod carry;
+mod clock;
+mod close;
+mod connection;
+mod drain;
+mod framing;
+mod inbox;
+pub mod limits;
+mod link;
+mod listener;
+mod parker;
+mod peer;
+mod receive_ring;
+mod run;
+mod shard;
+mod sweep;
+
+pub use limits::Limits;
+pub use link::{LoadTable, ShardLink};
+pub use listener::bind_listeners;
+pub use receive_ring::probe;
+pub use run::{Allocations, ShardConfig, ShardThread, spawn};

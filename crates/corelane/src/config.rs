@@ -1,0 +1,82 @@
+//! Configuration of `serve`: raw text from flags, environment and file becomes [`Config`], typed and checked.
+//!
+//! In reading order: `settings` (the one table of keys), `layers` (who said what, flag over environment over file over
+//! default), `values` (text to values), and here their sum. Knows nothing of the host: `host` checks what it grants.
+
+mod layers;
+mod settings;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use self::layers::Layers;
+pub(crate) use self::layers::Said;
+#[cfg(test)]
+pub(crate) use self::layers::Source;
+pub(crate) use self::settings::SettingArgs;
+use crate::failure::Failure;
+
+/// Everything that is configured, with its range checked.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) control: SocketAddr,
+    /// Data cores; `None` is every allowed core but the control core.
+    pub(crate) cores: Option<Said<Vec<usize>>>,
+    /// `None` is the last allowed core.
+    pub(crate) control_core: Option<Said<usize>>,
+    pub(crate) pool_bytes: Said<u64>,
+    pub(crate) max_connections: Said<usize>,
+    pub(crate) max_series: usize,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) frame_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) backlog: u32,
+    /// `None` is text on a terminal, else JSON.
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Longest timeout. Longer ones are typing errors.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Config {
+    /// From all layers; `flags` names the file if there is one.
+    pub(crate) fn resolve(flags: SettingArgs) -> Result<Self, Failure> {
+        Self::from_layers(&Layers::collect(flags)?)
+    }
+
+    /// From one file alone, for `check`.
+    pub(crate) fn from_file(path: &Path) -> Result<Self, Failure> {
+        Self::from_layers(&Layers::of_file(path)?)
+    }
+
+    fn from_layers(layers: &Layers) -> Result<Self, Failure> {
+        let timeout = Duration::from_millis(1)..=TIMEOUT_MAX;
+        Ok(Self {
+            listen: layers.parse("listen", values::address)?.value,
+            control: layers.parse("control", values::address)?.value,
+            cores: layers.parse_optional("cores", values::core_list)?,
+            control_core: layers.parse_optional("control_core", values::number(0..=usize::MAX))?,
+            pool_bytes: layers.parse("pool_bytes", values::size)?,
+            max_connections: layers.parse("max_connections", values::number(1..=1_000_000))?,
+            max_series: layers.parse("max_series", values::number(1..=16_777_216))?.value,
+            idle_timeout: layers.parse("idle_timeout", values::duration(Duration::ZERO..=TIMEOUT_MAX))?.value,
+            frame_timeout: layers.parse("frame_timeout", values::duration(timeout.clone()))?.value,
+            drain_timeout: layers.parse("drain_timeout", values::duration(timeout))?.value,
+            backlog: layers.parse("backlog", values::number(1..=65_535))?.value as u32,
+            log_format: layers.parse_optional("log_format", values::log_format)?.map(|said| said.value),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

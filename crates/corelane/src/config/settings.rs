@@ -1,0 +1,91 @@
+//! The one table of settings: each is a flag, a key of the file and an environment variable.
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+
+/// One setting of `serve`.
+pub(crate) struct Setting {
+    /// Key in the file. The flag is the same with dashes; the variable is `CORELANE_` and the key in capitals.
+    pub(crate) key: &'static str,
+    value: &'static str,
+    /// As the file would have it; `None` where the host decides, and the help says how.
+    pub(crate) default: Option<&'static str>,
+    help: &'static str,
+}
+
+/// Every setting, in the order of the help.
+pub(crate) const SETTINGS: &[Setting] = &[
+    setting("listen", "ADDR", Some("127.0.0.1:7600"), "Address of the data port; port 0 picks one"),
+    setting("control", "ADDR", Some("127.0.0.1:9600"), "Address of the control plane's HTTP port; port 0 picks one"),
+    setting(
+        "cores",
+        "LIST",
+        None,
+        "Data cores, one shard each, as 0-3,8 [default: every allowed core but the control core]",
+    ),
+    setting("control_core", "N", None, "Core of the control-plane thread [default: the last allowed core]"),
+    setting("pool_bytes", "SIZE", Some("64MiB"), "Receive buffers of all shards together"),
+    setting("max_connections", "N", Some("10000"), "Connections of all shards together"),
+    setting("max_series", "N", Some("65536"), "Live series a shard; the one silent longest makes room"),
+    setting("idle_timeout", "DUR", Some("5m"), "Close a connection that sends no byte for so long; 0 = never"),
+    setting("frame_timeout", "DUR", Some("10s"), "From a frame's first byte to its last"),
+    setting("drain_timeout", "DUR", Some("10s"), "At shutdown, how long a frame that was begun may take to finish"),
+    setting("backlog", "N", Some("4096"), "Connections that wait to be accepted, a shard; net.core.somaxconn caps it"),
+    setting("log_format", "text|json", None, "Format of the log on stderr [default: text on a terminal, else json]"),
+];
+
+const fn setting(key: &'static str, value: &'static str, default: Option<&'static str>, help: &'static str) -> Setting {
+    Setting { key, value, default, help }
+}
+
+impl Setting {
+    pub(crate) fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    pub(crate) fn variable(&self) -> String {
+        variable(self.key)
+    }
+}
+
+/// The environment variable of a key.
+pub(crate) fn variable(key: &str) -> String {
+    format!("CORELANE_{}", key.to_uppercase())
+}
+
+/// What the command line says of the settings, as text; the values are read where all layers meet.
+#[derive(Debug, Default)]
+pub(crate) struct SettingArgs {
+    pub(crate) config: Option<String>,
+    pub(crate) settings: Vec<(&'static str, String)>,
+}
+
+impl Args for SettingArgs {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .help("TOML file with keys as the flags, in snake_case [env: CORELANE_CONFIG]");
+        SETTINGS.iter().fold(command.arg(config), |command, setting| {
+            let default = setting.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+            let help = format!("{}{default} [env: {}]", setting.help, setting.variable());
+            command.arg(Arg::new(setting.key).long(setting.flag()).value_name(setting.value).help(help))
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for SettingArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let said = |key: &str| matches.get_one::<String>(key).cloned();
+        let settings = SETTINGS.iter().filter_map(|setting| Some((setting.key, said(setting.key)?))).collect();
+        Ok(Self { config: said("config"), settings })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

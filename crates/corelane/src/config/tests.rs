@@ -1,0 +1,88 @@
+use std::io::Write;
+
+use super::*;
+
+/// The error of a file with this text, without its path.
+fn error_of(text: &str) -> String {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let Err(Failure::Usage(error)) = Config::from_file(file.path()) else { panic!("{text:?} is no usage error") };
+    error.replace(&file.path().display().to_string(), "FILE")
+}
+
+fn config_of(text: &str) -> Config {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    Config::from_file(file.path()).unwrap()
+}
+
+#[test]
+fn the_defaults_are_those_of_the_interface() {
+    let config = config_of("");
+    assert_eq!(config.listen, "127.0.0.1:7600".parse().unwrap());
+    assert_eq!(config.control, "127.0.0.1:9600".parse().unwrap());
+    assert_eq!((config.pool_bytes.value, config.max_connections.value, config.max_series), (64 << 20, 10_000, 65_536));
+    assert_eq!(config.idle_timeout, Duration::from_secs(300));
+    assert_eq!((config.frame_timeout, config.drain_timeout), (Duration::from_secs(10), Duration::from_secs(10)));
+    assert!(!config.max_connections.is_stated() && config.cores.is_none() && config.backlog == 4096);
+}
+
+#[test]
+fn a_file_may_use_numbers_texts_and_arrays() {
+    let config = config_of("cores = [0, \"2-3\"]\npool_bytes = 8388608\nidle_timeout = 0\nlog_format = \"json\"\n");
+    assert_eq!(config.cores.unwrap().value, [0, 2, 3]);
+    assert_eq!((config.pool_bytes.value, config.idle_timeout), (8 << 20, Duration::ZERO));
+    assert_eq!(config.log_format, Some(LogFormat::Json));
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_known_one() {
+    assert_eq!(
+        error_of("\nidle_timout = \"5m\"\n"),
+        "FILE:2: `idle_timout`: unknown key; did you mean `idle_timeout`?"
+    );
+    assert!(error_of("zzzzzzzzzzzz = 1").contains("known keys: listen, control"));
+}
+
+#[test]
+fn errors_say_what_where_and_how_to_mend_it() {
+    for (text, error) in [
+        (
+            "listen = \"7600\"",
+            "FILE:1: `listen`: \"7600\" has no port; write HOST:PORT, as 127.0.0.1:7600 or [::]:7600",
+        ),
+        (
+            "frame_timeout = \"10\"",
+            "FILE:1: `frame_timeout`: \"10\" is not a duration; write a number and a unit, as 10s, 5m or 250ms",
+        ),
+        ("frame_timeout = \"0s\"", "FILE:1: `frame_timeout`: \"0s\" is out of range; write 1ms to 31536000s"),
+        ("cores = \"0,0\"", "FILE:1: `cores`: \"0,0\" names core 0 twice; one shard runs on each core"),
+        (
+            "cores = \"3-1\"",
+            "FILE:1: `cores`: \"3-1\" has a range that runs backwards or too far; write core numbers and ranges, as 0-3,8",
+        ),
+        ("pool_bytes = \"many\"", "FILE:1: `pool_bytes`: \"many\" is not a size; write a number and a unit, as 64MiB"),
+        ("backlog = 0", "FILE:1: `backlog`: \"0\" is not a whole number from 1 to 65535"),
+        ("log_format = \"xml\"", "FILE:1: `log_format`: \"xml\" is not a log format; write text or json"),
+        ("listen = 1.5", "FILE:1: `listen`: must be text, a number, or an array of these, as in the help of --listen"),
+    ] {
+        assert_eq!(error_of(text), error);
+    }
+    assert!(error_of("listen = ").starts_with("FILE: not valid TOML"));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let Err(Failure::Usage(error)) = Config::from_file(Path::new("/no/such.toml")) else { panic!() };
+    assert!(error.starts_with("/no/such.toml: No such file"));
+}
+
+#[test]
+fn a_flag_wins_over_a_file_and_a_file_over_the_default() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"backlog = 7\nmax_series = 8\n").unwrap();
+    let flags =
+        SettingArgs { config: Some(file.path().display().to_string()), settings: vec![("backlog", "9".to_owned())] };
+    let config = Config::resolve(flags).unwrap();
+    assert_eq!((config.backlog, config.max_series), (9, 8));
+}

@@ -1,0 +1,82 @@
+//! Text to values. An error continues the sentence `<where>: "<text>" …` and says what would do.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use jiff::SignedDuration;
+
+use super::LogFormat;
+
+/// `127.0.0.1:7600`, `[::1]:7600`, `localhost:7600`.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    let mend = "write HOST:PORT, as 127.0.0.1:7600 or [::]:7600";
+    if !text.contains(':') {
+        return Err(format!("has no port; {mend}"));
+    }
+    let mut addresses = text.to_socket_addrs().map_err(|error| format!("is not an address ({error}); {mend}"))?;
+    addresses.next().ok_or_else(|| format!("resolves to no address; {mend}"))
+}
+
+/// `0-3,8`: each core once, in order.
+pub(super) fn core_list(text: &str) -> Result<Vec<usize>, String> {
+    let mend = "write core numbers and ranges, as 0-3,8";
+    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| format!("is not a list of cores; {mend}"));
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = match part.split_once('-') {
+            Some((first, last)) => (number(first)?, number(last)?),
+            None => (number(part)?, number(part)?),
+        };
+        if last < first || last - first > 4096 {
+            return Err(format!("has a range that runs backwards or too far; {mend}"));
+        }
+        cores.extend(first..=last);
+    }
+    cores.sort_unstable();
+    if let Some(pair) = cores.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(format!("names core {} twice; one shard runs on each core", pair[0]));
+    }
+    Ok(cores)
+}
+
+/// `64MiB`, `1GB`, or plain bytes.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let size: ByteSize = text.parse().map_err(|_| "is not a size; write a number and a unit, as 64MiB".to_owned())?;
+    Ok(size.as_u64())
+}
+
+/// A whole number within `range`.
+pub(super) fn number(range: RangeInclusive<usize>) -> impl Fn(&str) -> Result<usize, String> {
+    move |text| match text.trim().parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(match *range.end() {
+            usize::MAX => "is not a whole number".to_owned(),
+            end => format!("is not a whole number from {} to {end}", range.start()),
+        }),
+    }
+}
+
+/// `10s`, `5m`, `250ms`; `0` needs no unit.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        if text.trim() == "0" && range.contains(&Duration::ZERO) {
+            return Ok(Duration::ZERO);
+        }
+        let parsed = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
+        match parsed {
+            Some(duration) if range.contains(&duration) => Ok(duration),
+            Some(_) => Err(format!("is out of range; write {:?} to {:?}", range.start(), range.end())),
+            None => Err("is not a duration; write a number and a unit, as 10s, 5m or 250ms".to_owned()),
+        }
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("is not a log format; write text or json".to_owned()),
+    }
+}

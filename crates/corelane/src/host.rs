@@ -1,0 +1,211 @@
+//! What this host grants: cores, descriptors, locked memory, io_uring. Refuses to start where something is missing, with
+//! the number to set.
+
+use std::io;
+
+use corelane_pool::{BUFFER_BYTES, BUFFERS_MAX};
+use corelane_shard::limits::POOL_BUFFERS_MIN;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::{Config, Said};
+use crate::failure::Failure;
+
+/// Which core does what.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Placement {
+    /// One shard each.
+    pub(crate) data: Vec<usize>,
+    pub(crate) control: usize,
+}
+
+/// Descriptors of a shard: listener, eventfd, receive ring, glommio's three rings, their eventfds and timers, with some to
+/// spare.
+const DESCRIPTORS_PER_SHARD: u64 = 24;
+/// Descriptors of the rest: standard streams, the control plane's sockets (64 connections), reading /proc, the tail of
+/// connections that linger.
+const DESCRIPTORS_BESIDES: u64 = 256;
+
+/// Locked memory that a shard's rings need from hosts that count it.
+const LOCKED_BYTES_MIN: u64 = 512 * 1024;
+
+/// Chooses the cores, from those that this process may use.
+pub(crate) fn place(config: &Config) -> Result<Placement, Failure> {
+    let allowed: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    place_among(&allowed, config.cores.as_ref(), config.control_core.as_ref())
+}
+
+fn place_among(
+    allowed: &[usize],
+    cores: Option<&Said<Vec<usize>>>,
+    control_core: Option<&Said<usize>>,
+) -> Result<Placement, Failure> {
+    let refuse = |source: &dyn std::fmt::Display, core: usize| {
+        Failure::usage(format!(
+            "{source}: core {core} is not one that this process may use; choose among {} (taskset and cgroups narrow them)",
+            list(allowed)
+        ))
+    };
+    let last =
+        *allowed.last().ok_or_else(|| Failure::failed("the kernel does not tell which cores this process may use"))?;
+    let control = match control_core {
+        Some(said) if !allowed.contains(&said.value) => return Err(refuse(&said.source, said.value)),
+        Some(said) => said.value,
+        None => last,
+    };
+    let data = match cores {
+        Some(said) => match said.value.iter().find(|core| !allowed.contains(core)) {
+            Some(&core) => return Err(refuse(&said.source, core)),
+            None => said.value.clone(),
+        },
+        // With one core the control plane shares it.
+        None if allowed.len() == 1 => vec![last],
+        None => allowed.iter().copied().filter(|&core| core != control).collect(),
+    };
+    Ok(Placement { data, control })
+}
+
+/// Buffers of each shard's pool.
+pub(crate) fn pool_buffers(pool_bytes: &Said<u64>, shards: usize) -> Result<usize, Failure> {
+    let buffers = usize::try_from(pool_bytes.value).unwrap_or(usize::MAX) / BUFFER_BYTES / shards;
+    let kib = |buffers: usize| format!("{}KiB", buffers * BUFFER_BYTES * shards / 1024);
+    if buffers < POOL_BUFFERS_MIN {
+        return Err(Failure::usage(format!(
+            "{}: {} bytes are too few for {shards} shard(s); give at least {}",
+            pool_bytes.source,
+            pool_bytes.value,
+            kib(POOL_BUFFERS_MIN)
+        )));
+    }
+    if buffers > BUFFERS_MAX {
+        return Err(Failure::usage(format!(
+            "{}: {} bytes are more than {shards} shard(s) can use; give at most {}",
+            pool_bytes.source,
+            pool_bytes.value,
+            kib(BUFFERS_MAX)
+        )));
+    }
+    Ok(buffers)
+}
+
+/// Raises the descriptor limit to what is allowed, and fits the connections into it. The second value is a warning.
+pub(crate) fn connections_max(wanted: &Said<usize>, shards: usize) -> Result<(usize, Option<String>), Failure> {
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    let needed = descriptors(wanted.value, shards);
+    if limit.current.is_some_and(|soft| soft < needed.min(hard)) {
+        // A failure shows below, as a limit that is too low.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(needed.min(hard)), maximum: limit.maximum });
+    }
+    fit_connections(wanted, shards, getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+}
+
+fn fit_connections(wanted: &Said<usize>, shards: usize, granted: u64) -> Result<(usize, Option<String>), Failure> {
+    let needed = descriptors(wanted.value, shards);
+    if granted >= needed {
+        return Ok((wanted.value, None));
+    }
+    let mend = format!(
+        "{} connections need {needed} descriptors, and this process may open {granted}; raise the limit (`ulimit -n {needed}`, \
+         LimitNOFILE={needed} in a unit)",
+        wanted.value
+    );
+    let possible = granted.saturating_sub(descriptors(0, shards)) as usize;
+    if wanted.is_stated() || possible == 0 {
+        let lower = if possible > 0 { format!(" or set it to {possible} at most") } else { String::new() };
+        return Err(Failure::usage(format!("{}: {mend}{lower}", wanted.source)));
+    }
+    Ok((possible, Some(format!("{mend}; going on with --max-connections {possible}"))))
+}
+
+fn descriptors(connections: usize, shards: usize) -> u64 {
+    connections as u64 + shards as u64 * DESCRIPTORS_PER_SHARD + DESCRIPTORS_BESIDES
+}
+
+/// Whether io_uring can be used as the shards use it.
+pub(crate) fn check_io_uring() -> Result<(), Failure> {
+    if getrlimit(Resource::Memlock).current.is_some_and(|bytes| bytes < LOCKED_BYTES_MIN) {
+        return Err(Failure::failed(format!(
+            "the limit of locked memory is under {} KiB; raise it (`ulimit -l 8192`, LimitMEMLOCK=8M in a unit)",
+            LOCKED_BYTES_MIN / 1024
+        )));
+    }
+    corelane_shard::probe().map_err(|error| {
+        let mend = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "allow it: sysctl kernel.io_uring_disabled=0, and a seccomp profile that permits io_uring_setup, io_uring_enter \
+                 and io_uring_register (container runtimes block them by default)"
+            }
+            io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => "run Linux 6.1 or newer",
+            io::ErrorKind::OutOfMemory => "raise the limit of locked memory (`ulimit -l 8192`)",
+            _ => "Linux 6.1 or newer with io_uring is needed",
+        };
+        Failure::failed(format!("io_uring is not available: {error}; {mend}"))
+    })
+}
+
+/// `0-3,8`
+pub(crate) fn list(cores: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &core in cores {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == core => *last = core,
+            _ => runs.push((core, core)),
+        }
+    }
+    let run =
+        |&(first, last): &(usize, usize)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    runs.iter().map(run).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+
+    fn said<T>(value: T) -> Said<T> {
+        Said { value, source: Source::Flag("flag".into()) }
+    }
+
+    #[test]
+    fn the_control_plane_gets_the_last_core_and_the_shards_the_others() {
+        let placed = place_among(&[2, 3, 5], None, None).unwrap();
+        assert_eq!(placed, Placement { data: vec![2, 3], control: 5 });
+        let placed = place_among(&[2, 3, 5], None, Some(&said(2))).unwrap();
+        assert_eq!(placed, Placement { data: vec![3, 5], control: 2 });
+        let placed = place_among(&[2, 3, 5], Some(&said(vec![3, 5])), None).unwrap();
+        assert_eq!(placed, Placement { data: vec![3, 5], control: 5 });
+    }
+
+    #[test]
+    fn one_allowed_core_carries_both() {
+        assert_eq!(place_among(&[4], None, None).unwrap(), Placement { data: vec![4], control: 4 });
+    }
+
+    #[test]
+    fn a_core_that_is_not_allowed_is_refused_with_those_that_are() {
+        let error = place_among(&[0, 1, 2, 6], Some(&said(vec![0, 9])), None).unwrap_err();
+        assert!(
+            error.to_string().starts_with("--flag: core 9 is not one that this process may use; choose among 0-2,6")
+        );
+        assert!(place_among(&[0, 1], None, Some(&said(7))).is_err());
+    }
+
+    #[test]
+    fn a_stated_number_of_connections_must_fit_and_the_default_is_lowered() {
+        let default = Said { value: 10_000, source: Source::Default("max-connections".into()) };
+        let (fits, warning) = fit_connections(&default, 1, 1024).unwrap();
+        assert_eq!(fits, 1024 - 24 - 256);
+        assert!(warning.unwrap().contains("ulimit -n 10280"));
+        assert_eq!(fit_connections(&default, 1, 20_000).unwrap(), (10_000, None));
+        assert!(fit_connections(&said(10_000), 1, 1024).unwrap_err().to_string().contains("set it to 744 at most"));
+        assert!(fit_connections(&default, 1, 100).is_err());
+    }
+
+    #[test]
+    fn a_pool_too_small_for_its_shards_is_refused_with_the_size_that_is_not() {
+        let error = pool_buffers(&said(1 << 20), 2).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("give at least {}KiB", POOL_BUFFERS_MIN * 2 * 128)), "{error}");
+        assert_eq!(pool_buffers(&said(64 << 20), 2).unwrap(), 256);
+    }
+}

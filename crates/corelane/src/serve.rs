@@ -1,0 +1,278 @@
+//! `corelane serve`: start order, signals, stop order.
+//!
+//! Main thread: checks, sockets, threads, then waits for a signal or for something that should not have ended. Owns
+//! nothing of what the shards and the control plane work with.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use core_affinity::CoreId;
+use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, ShardPort};
+use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
+use corelane_ring::telemetry_ring;
+use corelane_rollup::snapshot_lane;
+use corelane_shard::limits::SECURITY_EVENTS_MAX;
+use corelane_shard::{Limits, LoadTable, ShardConfig, ShardLink, ShardThread, bind_listeners};
+use corelane_wire::RejectReason;
+use crossbeam_queue::ArrayQueue;
+use rustix::thread::{MembarrierCommand, membarrier};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::allocator::{memory_use, thread_allocations};
+use crate::config::{Config, SettingArgs};
+use crate::failure::Failure;
+use crate::host::{self, Placement};
+use crate::log;
+
+/// Slots of a shard's TelemetryRing: several drains' worth at full load, 32 bytes each.
+const RING_SLOTS: usize = 16 * 1024;
+const _: () = assert!(RING_SLOTS >= RING_SLOTS_MIN);
+
+/// How long starting may take before it is given up.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What wakes the main thread.
+enum Event {
+    Signal,
+    ShardAccepts,
+    /// A thread that should run has ended.
+    Ended(String),
+}
+
+/// Runs the server until a signal.
+pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
+    // The shards' executors use it at every park; registering it takes milliseconds once other threads run.
+    let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
+    let config = Config::resolve(flags)?;
+    log::init(config.log_format);
+    let placement = host::place(&config)?;
+    let shards = placement.data.len();
+    let pool_buffers = host::pool_buffers(&config.pool_bytes, shards)?;
+    let (connections_max, warning) = host::connections_max(&config.max_connections, shards)?;
+    host::check_io_uring()?;
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
+    if placement.data.contains(&placement.control) {
+        tracing::warn!("core {} carries a shard and the control plane", placement.control);
+    }
+    let limits = Limits {
+        pool_buffers,
+        connections_max,
+        series_max: config.max_series,
+        idle_timeout: config.idle_timeout,
+        frame_timeout: config.frame_timeout,
+        drain_timeout: config.drain_timeout,
+    };
+    let control_listener =
+        TcpListener::bind(config.control).map_err(|error| cannot_listen("--control", config.control, &error))?;
+    let listeners = bind_listeners(config.listen, shards, config.backlog)
+        .map_err(|error| cannot_listen("--listen", config.listen, &error))?;
+    let listen = local_address(&listeners[0])?;
+    let control = local_address(&control_listener)?;
+
+    let (events, inbox) = channel();
+    watch_signals(events.clone())?;
+    let (ports, links, threads) = start_shards(&placement, &limits, listeners, &events)?;
+    let handle = ControlHandle::new();
+    let plane = start_control(placement.control, ports, control_listener, handle.clone(), events)?;
+    let mut outcome = wait_until_ready(&inbox, shards, &handle);
+    if matches!(outcome, Ok(Ready::Yes)) {
+        // Whoever started us may have closed our stdout; the server is no worse for it.
+        let _ = writeln!(
+            io::stdout(),
+            "corelane ready listen={listen} control={control} shards={shards} pid={}",
+            std::process::id()
+        );
+        outcome = wait_for_end(&inbox).map(|()| Ready::Stopped);
+    }
+    handle.set_draining();
+    links.iter().for_each(ShardLink::drain);
+    for (index, thread) in threads.into_iter().enumerate() {
+        if let Err(error) = thread.join() {
+            outcome = outcome.and(Err(Failure::failed(format!("shard {index} failed: {error}"))));
+        }
+    }
+    handle.stop();
+    match plane.join() {
+        Ok(Ok(totals)) => log_totals(&totals),
+        Ok(Err(error)) => outcome = outcome.and(Err(Failure::failed(format!("the control plane failed: {error}")))),
+        Err(_) => outcome = outcome.and(Err(Failure::failed("the control plane failed: internal error"))),
+    }
+    outcome.map(|_| ())
+}
+
+/// How waiting for a complete start ended.
+enum Ready {
+    Yes,
+    /// A signal came first.
+    Stopped,
+}
+
+type Shards = (Vec<ShardPort>, Vec<ShardLink>, Vec<ShardThread>);
+
+/// Starts every shard with its ends of ring, lanes and tables; the other ends are for the control plane.
+fn start_shards(
+    placement: &Placement,
+    limits: &Limits,
+    listeners: Vec<TcpListener>,
+    events: &Sender<Event>,
+) -> Result<Shards, Failure> {
+    let loads = LoadTable::new(listeners.len());
+    let (mut ports, mut links, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, (listener, &core)) in listeners.into_iter().zip(&placement.data).enumerate() {
+        let (recorder, samples) = telemetry_ring(RING_SLOTS);
+        let (asker, answerer) = snapshot_lane();
+        let security = Arc::new(ArrayQueue::new(SECURITY_EVENTS_MAX));
+        let link = ShardLink::new().map_err(|error| Failure::failed(format!("cannot make an eventfd: {error}")))?;
+        let waker = link.clone();
+        ports.push(ShardPort {
+            samples,
+            series: asker,
+            events: Arc::clone(&security),
+            wake: Box::new(move || waker.wake()),
+        });
+        links.push(link.clone());
+        let accepts = events.clone();
+        let config = ShardConfig {
+            index,
+            core,
+            limits: limits.clone(),
+            recorder,
+            series: answerer,
+            events: security,
+            link,
+            loads: loads.clone(),
+            allocations: thread_allocations,
+            on_accept_error: Box::new(accept_error_logger(index)),
+            on_accepting: Box::new(move || drop(accepts.send(Event::ShardAccepts))),
+            on_end: Box::new(on_end(format!("shard {index}"), events.clone())),
+        };
+        let thread = corelane_shard::spawn(config, listener)
+            .map_err(|error| Failure::failed(format!("cannot start shard {index} on core {core}: {error}")))?;
+        threads.push(thread);
+    }
+    Ok((ports, links, threads))
+}
+
+/// Says once a second at most that connections cannot be accepted, and why.
+fn accept_error_logger(shard: usize) -> impl FnMut(io::Error) {
+    let mut quiet_until = Instant::now();
+    move |error| {
+        if Instant::now() >= quiet_until {
+            quiet_until = Instant::now() + Duration::from_secs(1);
+            tracing::warn!(
+                shard,
+                "cannot accept connections: {error}; those that wait are accepted as soon as others close"
+            );
+        }
+    }
+}
+
+fn on_end(who: String, events: Sender<Event>) -> impl FnOnce() {
+    move || drop(events.send(Event::Ended(who)))
+}
+
+fn start_control(
+    core: usize,
+    ports: Vec<ShardPort>,
+    listener: TcpListener,
+    handle: ControlHandle,
+    events: Sender<Event>,
+) -> Result<thread::JoinHandle<io::Result<Totals>>, Failure> {
+    let config = ControlConfig {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: env!("CORELANE_REVISION"),
+        memory: memory_use,
+        http: HttpLimits::default(),
+    };
+    let run = move || {
+        // Runs when dropped, be it by a panic.
+        let _ended = scopeguard::guard(on_end("the control plane".into(), events), |on_end| on_end());
+        if !core_affinity::set_for_current(CoreId { id: core }) {
+            tracing::warn!(core, "cannot pin the control plane");
+        }
+        ControlPlane::new(config, ports).run(listener, handle)
+    };
+    thread::Builder::new()
+        .name("control".into())
+        .spawn(run)
+        .map_err(|error| Failure::failed(format!("cannot start the control plane: {error}")))
+}
+
+/// Turns signals into events; a second one ends the process at once.
+fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM]).map_err(|error| Failure::failed(format!("cannot watch signals: {error}")))?;
+    let watch = move || {
+        let mut received = signals.forever();
+        if let Some(signal) = received.next() {
+            tracing::info!(signal, "stopping: finishing what has arrived; a second signal ends at once");
+            let _ = events.send(Event::Signal);
+        }
+        if received.next().is_some() {
+            tracing::error!("second signal: ended without finishing");
+            std::process::exit(1);
+        }
+    };
+    let started = thread::Builder::new().name("signals".into()).spawn(watch);
+    started.map(drop).map_err(|error| Failure::failed(format!("cannot start the signal thread: {error}")))
+}
+
+fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHandle) -> Result<Ready, Failure> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let mut accepting = 0;
+    while accepting < shards || !handle.is_ready() {
+        match inbox.recv_timeout(Duration::from_millis(5)) {
+            Ok(Event::Signal) => return Ok(Ready::Stopped),
+            Ok(Event::ShardAccepts) => accepting += 1,
+            Ok(Event::Ended(who)) => return Err(Failure::failed(format!("{who} ended while starting"))),
+            Err(_) if Instant::now() >= deadline => {
+                return Err(Failure::failed(format!(
+                    "not ready after {START_TIMEOUT:?}: {accepting} of {shards} shards accept"
+                )));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(Ready::Yes)
+}
+
+fn wait_for_end(inbox: &Receiver<Event>) -> Result<(), Failure> {
+    loop {
+        match inbox.recv() {
+            Ok(Event::Signal) => return Ok(()),
+            Ok(Event::ShardAccepts) => {}
+            Ok(Event::Ended(who)) => return Err(Failure::failed(format!("{who} ended; stopping"))),
+            Err(_) => return Err(Failure::failed("every thread has ended")),
+        }
+    }
+}
+
+fn log_totals(totals: &Totals) {
+    let rejected: u64 = RejectReason::ALL.iter().map(|&reason| totals.counter_sum(cell::frames_rejected(reason))).sum();
+    let accepted = totals.counter_sum(cell::FRAMES_ACCEPTED);
+    let bytes = totals.counter_sum(cell::RECEIVED_BYTES);
+    tracing::info!(accepted, rejected, bytes, "stopped");
+}
+
+fn cannot_listen(flag: &str, address: SocketAddr, error: &io::Error) -> Failure {
+    let mend = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process serves it; stop that one or choose another port (port 0 picks a free one)"
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one",
+        _ => "choose another address",
+    };
+    Failure::failed(format!("{flag} {address}: {error}; {mend}"))
+}
+
+fn local_address(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener.local_addr().map_err(|error| Failure::failed(format!("cannot tell the address of a listener: {error}")))
+}

@@ -1,0 +1,226 @@
+//! How one connection ends: answers, the last frame, our FIN, and a patient moment before the socket is closed.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::{AsFd, OwnedFd};
+
+use corelane_metrics::{CloseReason, SecurityEvent, SecurityKind, cell};
+use corelane_wire::{Answer, encode_closing};
+use rustix::net::{SendFlags, Shutdown};
+
+use crate::clock::unix_nanoseconds;
+use crate::connection::Broken;
+use crate::limits::{KEPT_BACK_BUFFERS, LINGER, LINGER_BYTES_MAX, REJECTED_RUN_MAX, UNREAD_ANSWER_BYTES_MAX};
+use crate::peer::{Output, Phase, Receiving};
+use crate::shard::Shard;
+
+impl Shard {
+    /// Closes a connection for a reason that says everything.
+    pub(crate) fn close(&mut self, slot: usize, reason: CloseReason) {
+        self.close_broken(slot, Broken { reason, detail: 0 });
+    }
+
+    /// Decides that a connection ends: counts it, tells the peer if it listens, and gives up what is not decided yet.
+    pub(crate) fn close_broken(&mut self, slot: usize, Broken { reason, detail }: Broken) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if peer.phase != Phase::Open {
+            return;
+        }
+        while self.inboxes.pop_front(&mut peer.inbox).is_some() {}
+        peer.connection.drop_carry();
+        peer.phase = Phase::Answering { until: self.now + self.config.limits.frame_timeout };
+        let decided = peer.connection.decided();
+        let tell = peer.connection.asked() && is_told(reason);
+        self.note_security(slot, reason, detail);
+        self.connections -= 1;
+        self.core.metrics.add(cell::connections_closed(reason), 1);
+        self.count_connections();
+        if tell {
+            let text = explain(reason, detail, decided);
+            self.core.answers.extend_from_slice(encode_closing(&text, reason.label(), decided).as_slice());
+        }
+        self.send_answers(slot);
+        self.flush();
+        let answered = self.peers.get_mut(slot).is_some_and(|peer| peer.output.is_none());
+        if answered || !is_told(reason) {
+            self.linger(slot);
+        }
+    }
+
+    /// Sends what `core.answers` holds, as far as the socket takes it; keeps the rest.
+    pub(crate) fn send_answers(&mut self, slot: usize) {
+        if self.core.answers.is_empty() {
+            return;
+        }
+        // What an answer tells is in the next scrape.
+        self.flush();
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let answers = &self.core.answers;
+        let sent = if peer.output.is_some() { 0 } else { send(&peer.socket, answers) };
+        let kept = keep_unsent(&mut peer.output, &answers[sent..], || {
+            let pool = &self.core.pool;
+            let buffer = (pool.free() > KEPT_BACK_BUFFERS).then(|| pool.acquire()).flatten()?;
+            Some(Output { buffer, start: 0, end: 0, since: self.now })
+        });
+        self.core.answers.clear();
+        if !kept {
+            // Of a connection that is closing already, only the answers are given up.
+            self.give_up_output(slot);
+            self.close(slot, CloseReason::UnreadAnswers);
+        } else if peer.output.is_some() && !peer.waits_writable {
+            peer.waits_writable = true;
+            self.ring.wait_writable(peer.socket.as_fd(), slot);
+        }
+    }
+
+    pub(crate) fn writable(&mut self, slot: usize) {
+        let now = self.now;
+        let peer = self.peers.get_mut(slot).expect("an operation under way keeps its slot");
+        peer.waits_writable = false;
+        if let Some(output) = &mut peer.output {
+            let sent = send(&peer.socket, &output.buffer[output.start..output.end]);
+            output.start += sent;
+            if output.start < output.end {
+                if sent > 0 {
+                    output.since = now;
+                }
+                peer.waits_writable = true;
+                self.ring.wait_writable(peer.socket.as_fd(), slot);
+                return;
+            }
+            // Owed answers stop the idle clock.
+            peer.last_byte_at = now;
+            peer.output = None;
+        }
+        match (peer.phase, peer.receiving) {
+            (Phase::Open, Receiving::Ended { errno }) if peer.inbox.is_empty() => self.bytes_ended(slot, errno),
+            (Phase::Open, _) => {}
+            (Phase::Answering { .. }, _) => self.linger(slot),
+            _ => self.finish(slot),
+        }
+    }
+
+    /// Throws away answers that cannot be delivered any more.
+    pub(crate) fn give_up_output(&mut self, slot: usize) {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.output = None;
+        }
+    }
+
+    /// Sends our FIN and lets the peer's last bytes come, so that closing does not destroy the answers before it.
+    pub(crate) fn linger(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.output = None;
+        peer.phase = Phase::Lingering { until: self.now + LINGER, discarded: 0 };
+        let _ = rustix::net::shutdown(&peer.socket, Shutdown::Write);
+        if matches!(peer.receiving, Receiving::Ended { .. }) {
+            self.finish(slot);
+        }
+    }
+
+    /// Counts bytes that came after the end was decided.
+    pub(crate) fn discard(&mut self, slot: usize, bytes: u64) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if let Phase::Lingering { until, discarded } = peer.phase {
+            peer.phase = Phase::Lingering { until, discarded: discarded + bytes };
+            if discarded + bytes > LINGER_BYTES_MAX {
+                self.finish(slot);
+            }
+        }
+    }
+
+    /// Ends the receive of a connection that is done, then closes its socket: a slot lives as long as the kernel works on it.
+    pub(crate) fn finish(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let first = std::mem::replace(&mut peer.phase, Phase::Closed) != Phase::Closed;
+        if peer.is_in_flight() {
+            if first {
+                // Ends receives and waits for readiness with a completion each.
+                let _ = rustix::net::shutdown(&peer.socket, Shutdown::Both);
+            }
+            return;
+        }
+        if matches!(peer.receiving, Receiving::Waiting { .. }) {
+            self.wait_queue.retain(|&waiting| waiting != slot);
+        }
+        self.peers.remove(slot);
+    }
+
+    fn note_security(&mut self, slot: usize, reason: CloseReason, detail: u64) {
+        let kind = match reason {
+            CloseReason::Oversize => SecurityKind::Oversize,
+            CloseReason::RejectedFrames => SecurityKind::RejectedFrames,
+            _ => return,
+        };
+        self.core.metrics.add(cell::security_events(kind), 1);
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let event = SecurityEvent { unix_nanos: unix_nanoseconds(), kind, peer: peer_address(&peer.socket), detail };
+        self.config.events.force_push(event);
+    }
+}
+
+/// Whether the peer is told why: when it is us who end the connection, or its stream ended where it should not.
+fn is_told(reason: CloseReason) -> bool {
+    !matches!(
+        reason,
+        CloseReason::PeerClosed
+            | CloseReason::PeerReset
+            | CloseReason::HalfOpen
+            | CloseReason::UnreadAnswers
+            | CloseReason::Error
+    )
+}
+
+/// The `error` text of the last frame.
+fn explain(reason: CloseReason, detail: u64, decided: Answer) -> String {
+    match reason {
+        CloseReason::Oversize => format!(
+            "frame {} declares {detail} bytes of payload; at most {} are accepted",
+            decided.committed + decided.rejected,
+            corelane_wire::MAX_FRAME_SIZE
+        ),
+        CloseReason::RejectedFrames => {
+            format!(
+                "{REJECTED_RUN_MAX} frames were rejected with no accepted one between; check the schema of the events"
+            )
+        }
+        CloseReason::IdleTimeout => "no byte came for the idle timeout".into(),
+        CloseReason::FrameTimeout => "a frame was begun and not finished in time".into(),
+        CloseReason::Truncated => "the connection was closed inside a frame".into(),
+        CloseReason::Shutdown => "the server stops; connect again and resume after the decided frames".into(),
+        CloseReason::Panic => "internal error; the frames after the decided ones were not taken".into(),
+        other => other.label().into(),
+    }
+}
+
+/// Appends what the socket did not take to the output; `false` when the peer leaves too much unread, or no buffer is left.
+fn keep_unsent(output: &mut Option<Output>, unsent: &[u8], make: impl FnOnce() -> Option<Output>) -> bool {
+    if unsent.is_empty() {
+        return true;
+    }
+    if output.is_none() {
+        *output = make();
+    }
+    let Some(output) = output else { return false };
+    output.buffer.copy_within(output.start..output.end, 0);
+    output.end -= output.start;
+    output.start = 0;
+    let end = output.end + unsent.len();
+    if end > UNREAD_ANSWER_BYTES_MAX {
+        return false;
+    }
+    output.buffer[output.end..end].copy_from_slice(unsent);
+    output.end = end;
+    true
+}
+
+/// Bytes that the socket took. An error is not told here: the receive that is under way ends with it.
+fn send(socket: &OwnedFd, bytes: &[u8]) -> usize {
+    rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).unwrap_or(0)
+}
+
+/// The peer's address, or the unspecified one when it is gone already.
+fn peer_address(socket: &OwnedFd) -> SocketAddr {
+    let address =
+        rustix::net::getpeername(socket).ok().flatten().and_then(|address| SocketAddr::try_from(address).ok());
+    address.unwrap_or(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)))
+}

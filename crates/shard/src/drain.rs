@@ -1,0 +1,105 @@
+//! How all connections end at once: what has arrived is read, what was begun may be finished, answers go out, then FIN.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+
+use corelane_metrics::{CloseReason, ShardState};
+
+use crate::clock::Instant;
+use crate::limits::LINGER;
+use crate::peer::{Phase, Receiving};
+use crate::shard::{Accepting, Shard};
+
+/// A stop under way.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    /// Frames that are not finished by then are given up.
+    deadline: Instant,
+    /// The accept queue is empty and every connection knows how many bytes had arrived.
+    marked: bool,
+}
+
+impl Shard {
+    /// Called every turn while the shard is asked to stop.
+    pub(crate) fn advance_drain(&mut self) {
+        let now = self.now;
+        let Some(drain) = &self.drain else { return self.begin_drain() };
+        let deadline = drain.deadline;
+        if !drain.marked {
+            if matches!(self.accepting, Accepting::Ended) {
+                self.mark_arrived();
+            }
+        } else if now >= deadline {
+            for slot in 0..self.peers.slots_used() {
+                self.close(slot, CloseReason::Shutdown);
+            }
+            if now >= deadline + LINGER {
+                for slot in 0..self.peers.slots_used() {
+                    self.finish(slot);
+                }
+            }
+        }
+    }
+
+    /// Whether the stop is complete: nothing is accepted, nobody connected.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.marked) && self.peers.len() == 0
+    }
+
+    fn begin_drain(&mut self) {
+        self.core.metrics.set_state(ShardState::Draining);
+        self.flush();
+        self.drain = Some(Drain { deadline: self.now + self.config.limits.drain_timeout, marked: false });
+        self.accepting = match std::mem::replace(&mut self.accepting, Accepting::Ended) {
+            Accepting::Armed(listener) => {
+                self.ring.cancel_accept();
+                Accepting::Ending(listener)
+            }
+            Accepting::Paused { listener, .. } => {
+                self.accept_backlog(&listener);
+                Accepting::Ended
+            }
+            other => other,
+        };
+    }
+
+    /// Takes in who connected before the stop; dropping the listener afterwards turns away who comes later.
+    pub(crate) fn accept_backlog(&mut self, listener: &TcpListener) {
+        if listener.set_nonblocking(true).is_err() {
+            return;
+        }
+        while let Ok((stream, _)) = listener.accept() {
+            // Accepted sockets do not inherit O_NONBLOCK.
+            self.admit(OwnedFd::from(stream));
+        }
+    }
+
+    /// Notes for each connection how many bytes of its stream have arrived: received ones and those in the kernel. Nothing
+    /// moves from there to here between this turn's completions and its next wait, so each byte is counted once.
+    fn mark_arrived(&mut self) {
+        if let Some(drain) = &mut self.drain {
+            drain.marked = true;
+        }
+        for slot in 0..self.peers.slots_used() {
+            let Some(peer) = self.peers.get_mut(slot) else { continue };
+            let unread = rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
+            peer.drain_bytes = Some(peer.received_bytes + unread);
+            self.close_if_drained(slot);
+        }
+    }
+
+    /// Closes a connection of a stopping shard once every frame that was begun in the bytes that had arrived is decided.
+    pub(crate) fn close_if_drained(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some(arrived) = peer.drain_bytes else { return };
+        let decided = peer.received_bytes - peer.connection.carried_bytes() as u64;
+        let done = peer.phase == Phase::Open
+            && peer.inbox.is_empty()
+            && peer.receiving != Receiving::IntoCarry
+            && decided >= arrived;
+        // A peer that has closed by itself is counted as that.
+        if done && !matches!(peer.receiving, Receiving::Ended { .. }) {
+            self.close(slot, CloseReason::Shutdown);
+        }
+    }
+}

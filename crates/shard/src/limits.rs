@@ -1,0 +1,115 @@
+//! Every bound of a shard in one place: what it costs, and what moves with it.
+
+use std::time::Duration;
+
+use corelane_pool::{BUFFER_BYTES, SMALL_BYTES_MAX};
+use corelane_wire::{ANSWER_BYTES_MAX, HEADER_BYTES, MAX_FRAME_SIZE};
+
+/// What configuration decides about one shard.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Receive buffers of this shard, [`POOL_BUFFERS_MIN`] at least.
+    pub pool_buffers: usize,
+    /// Connections of all shards together.
+    pub connections_max: usize,
+    /// Live series of this shard.
+    pub series_max: usize,
+    /// No byte received for so long closes a connection; zero never does.
+    pub idle_timeout: Duration,
+    /// From a frame's first byte to its last.
+    pub frame_timeout: Duration,
+    /// From the wish to stop until frames that were begun before it are given up.
+    pub drain_timeout: Duration,
+}
+
+/// Room in front of every receive. The start of a cut frame that was kept in a small slot is put there, right before the
+/// bytes that continue it, so that the frame lies in one piece and what follows it stays where it was received.
+pub const HEADROOM_BYTES: usize = SMALL_BYTES_MAX;
+
+/// What one receive may bring. Larger ones save completions and lose the L2 cache.
+pub const RECEIVE_BYTES: usize = BUFFER_BYTES - HEADROOM_BYTES;
+
+const _: () =
+    assert!(BUFFER_BYTES >= MAX_FRAME_SIZE + HEADER_BYTES, "the largest frame can be kept whole in one buffer");
+
+/// Fewest buffers of a shard: the kernel's share, as many again to keep cut frames in, and the one kept back.
+pub const POOL_BUFFERS_MIN: usize = 2 * LENT_BUFFERS_MIN + KEPT_BACK_BUFFERS;
+
+/// Buffers that only the frame begun longest ago may take, so that one frame can always be finished and its memory freed.
+pub const KEPT_BACK_BUFFERS: usize = 1;
+
+/// The kernel's share: buffers it may fill before we look. Some MiB that stay warm: fewer end receives of many connections
+/// with ENOBUFS, more cycle through memory that has left the cache.
+pub const LENT_BUFFERS_MAX: usize = 64;
+/// See [`LENT_BUFFERS_MAX`]. Less than this serves a handful of connections.
+pub const LENT_BUFFERS_MIN: usize = 4;
+
+/// Entries of the submission queue. A fuller one is submitted early, which costs a system call.
+pub const SUBMISSIONS: u32 = 512;
+/// Entries of the completion queue, 16 bytes each. What does not fit waits in the kernel.
+pub const COMPLETIONS: u32 = 8192;
+
+/// Moderation: a turn starts at so many completions, or after [`TURN_WAIT`], whichever is first. One turn for several
+/// frames halves the cost of a paced load; the wait bounds what it adds to a frame's latency.
+pub const TURN_COMPLETIONS: usize = 16;
+/// See [`TURN_COMPLETIONS`].
+pub const TURN_WAIT: Duration = Duration::from_micros(500);
+
+/// Without a completion for so long, the loop sleeps in the executor and is woken by the ring.
+pub const QUIET_AFTER: Duration = Duration::from_millis(1);
+
+/// How often a busy loop lets the executor run its other tasks. Each time costs a few allocations inside glommio.
+pub const EXECUTOR_TURN: Duration = Duration::from_millis(25);
+
+/// Samples are recorded so often while the shard is busy, and before every answer and close.
+pub const FLUSH_EVERY: Duration = Duration::from_millis(10);
+
+/// The shard's own timer: one sweep over all connections for every timeout, and the slow gauges.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Frames and commit requests of one connection in one turn; at most one receive's bytes besides. A flood waits behind
+/// everybody who has sent less.
+pub const TURN_STEPS: usize = 512;
+
+/// Rejected frames with no accepted one between, after which a connection is closed.
+pub const REJECTED_RUN_MAX: u32 = 64;
+
+/// Answers that wait because the peer does not read them.
+pub const UNREAD_ANSWER_BYTES_MAX: usize = 64 * 1024;
+const _: () = assert!(UNREAD_ANSWER_BYTES_MAX <= BUFFER_BYTES, "unread answers wait in one buffer");
+const _: () = assert!(
+    TURN_STEPS * 48 + ANSWER_BYTES_MAX <= UNREAD_ANSWER_BYTES_MAX,
+    "one turn's answers, of 42 bytes at most, fit"
+);
+
+/// After our FIN, what the peer still sends is thrown away for so long, or so many bytes, before the socket is closed;
+/// closing at once would reset the connection and destroy answers on their way.
+pub const LINGER: Duration = Duration::from_secs(1);
+/// See [`LINGER`].
+pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
+
+/// When the pool is short, a begun frame that has been silent so long may be evicted.
+pub const EVICT_AFTER: Duration = Duration::from_secs(1);
+
+/// Wait before accepting again after the host had no descriptor or memory left. One log line a second at most.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Sockets whose unread bytes are asked for in one tick; the gauge scales their sum up to all connections.
+pub const BACKLOG_SAMPLE: usize = 16;
+
+/// Security events that wait for the control plane; a burst overwrites the oldest, the counter counts them all.
+pub const SECURITY_EVENTS_MAX: usize = 256;
+
+/// Keepalive of every connection: the first probe, the distance of further ones, and how many may stay unanswered.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// See [`KEEPALIVE_IDLE`].
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// See [`KEEPALIVE_IDLE`].
+pub const KEEPALIVE_PROBES: u32 = 3;
+
+impl Limits {
+    /// The kernel's share of this pool.
+    pub(crate) fn lent_buffers(&self) -> usize {
+        (self.pool_buffers / 2).clamp(LENT_BUFFERS_MIN, LENT_BUFFERS_MAX)
+    }
+}

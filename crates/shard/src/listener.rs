@@ -1,0 +1,63 @@
+//! The listening sockets of all shards on one address, made before any shard starts.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
+
+/// Binds `count` sockets to `address` and listens on each; the kernel deals connections out among them.
+///
+/// The first socket is bound without SO_REUSEPORT: that fails when another process serves the address, which a bind with
+/// the option would hide. The option is set afterwards, so the others can join; port 0 is chosen by the first.
+/// What is set on a listener is inherited by the connections it accepts, so none of this costs a call per connection.
+///
+/// # Errors
+/// What the kernel says: in use, not available, not permitted.
+pub fn bind_listeners(address: SocketAddr, count: usize, backlog: u32) -> io::Result<Vec<TcpListener>> {
+    let first = socket(address)?;
+    first.bind(&address.into())?;
+    first.set_reuse_port(true)?;
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        let socket = socket(address.as_socket().ok_or(io::ErrorKind::InvalidInput)?)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address)?;
+        sockets.push(socket);
+    }
+    // Listening only now, in shard order, gives each shard its index in the kernel's group, and nobody half a server.
+    for socket in &sockets {
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    }
+    Ok(sockets.into_iter().map(TcpListener::from).collect())
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Lets a restarted server bind while connections of its predecessor are in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    // Bounds our own unacknowledged answers; keepalive alone does not look while some are under way.
+    socket.set_tcp_user_timeout(Some(KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES))?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_shards_share_one_port_and_a_second_server_is_refused_it() {
+        let listeners = bind_listeners("127.0.0.1:0".parse().unwrap(), 3, 16).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+        assert_eq!(bind_listeners(address, 1, 16).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listeners);
+        assert!(bind_listeners(address, 1, 16).is_ok());
+    }
+}

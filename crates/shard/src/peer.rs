@@ -1,0 +1,158 @@
+//! A connection with its socket, and the table of all of them.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use corelane_metrics::CloseReason;
+use corelane_pool::PooledBuffer;
+
+use crate::clock::Instant;
+use crate::connection::Connection;
+use crate::inbox::Inbox;
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) socket: OwnedFd,
+    pub(crate) connection: Connection,
+    pub(crate) inbox: Inbox,
+    pub(crate) receiving: Receiving,
+    pub(crate) output: Option<Output>,
+    /// Invariant: an operation that ends in `Completion::Writable` is under way.
+    pub(crate) waits_writable: bool,
+    pub(crate) phase: Phase,
+    /// Invariant: the slot stands in the run queue.
+    pub(crate) runnable: bool,
+    pub(crate) received_bytes: u64,
+    pub(crate) last_byte_at: Instant,
+    /// When the first byte of the frame at hand came.
+    pub(crate) begun_at: Instant,
+    /// While draining: bytes of the stream that had arrived when it began.
+    pub(crate) drain_bytes: Option<u64>,
+}
+
+/// What the kernel does about this peer's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Receiving {
+    /// Receives into the kernel's share of the pool.
+    Armed,
+    /// Nothing, until a buffer comes home: the slot stands in the wait queue.
+    Waiting { since: Instant },
+    /// Receives the rest of one frame into the carry's own buffer.
+    IntoCarry,
+    /// Nothing more: 0 for the peer's FIN, else the error.
+    Ended { errno: i32 },
+}
+
+/// Where a connection is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    /// Decided to close; the last answers are not all in the socket yet.
+    Answering {
+        until: Instant,
+    },
+    /// Our FIN is out; what comes is thrown away.
+    Lingering {
+        until: Instant,
+        discarded: u64,
+    },
+    /// Nothing is left but to see the last operations end.
+    Closed,
+}
+
+/// Answers that the socket did not take.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) buffer: PooledBuffer,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) since: Instant,
+}
+
+impl Peer {
+    pub(crate) fn new(socket: OwnedFd, now: Instant) -> Self {
+        Self {
+            socket,
+            connection: Connection::default(),
+            inbox: Inbox::default(),
+            receiving: Receiving::Armed,
+            output: None,
+            waits_writable: false,
+            phase: Phase::Open,
+            runnable: false,
+            received_bytes: 0,
+            last_byte_at: now,
+            begun_at: now,
+            drain_bytes: None,
+        }
+    }
+
+    /// Whether the kernel still works on something of this peer.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.waits_writable || matches!(self.receiving, Receiving::Armed | Receiving::IntoCarry)
+    }
+
+    /// The clocks stand still while it is us who do not read.
+    pub(crate) fn forgive(&mut self, pause: Duration) {
+        self.last_byte_at = self.last_byte_at + pause;
+        self.begun_at = self.begun_at + pause;
+    }
+
+    /// Why the connection ended, when its bytes did.
+    pub(crate) fn end_reason(&self, errno: i32) -> CloseReason {
+        match errno {
+            0 if self.connection.is_mid_frame() => CloseReason::Truncated,
+            0 => CloseReason::PeerClosed,
+            libc::ECONNRESET | libc::EPIPE => CloseReason::PeerReset,
+            libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH => CloseReason::HalfOpen,
+            _ => CloseReason::Error,
+        }
+    }
+}
+
+/// All peers of a shard. A slot is reused only when nothing that names it is under way.
+#[derive(Debug)]
+pub(crate) struct PeerTable {
+    slots: Vec<Option<Peer>>,
+    free: Vec<usize>,
+    slots_max: usize,
+}
+
+impl PeerTable {
+    /// A table for up to `slots_max` peers: memory is reserved here and never grows.
+    pub(crate) fn new(slots_max: usize) -> Self {
+        Self { slots: Vec::with_capacity(slots_max), free: Vec::with_capacity(slots_max), slots_max }
+    }
+
+    /// The peer's slot. `None` when all slots are taken: then its socket is closed.
+    pub(crate) fn insert(&mut self, peer: Peer) -> Option<usize> {
+        if let Some(slot) = self.free.pop() {
+            self.slots[slot] = Some(peer);
+            return Some(slot);
+        }
+        if self.slots.len() == self.slots_max {
+            return None;
+        }
+        self.slots.push(Some(peer));
+        Some(self.slots.len() - 1)
+    }
+
+    pub(crate) fn remove(&mut self, slot: usize) {
+        self.slots[slot] = None;
+        self.free.push(slot);
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: usize) -> Option<&mut Peer> {
+        self.slots.get_mut(slot)?.as_mut()
+    }
+
+    /// Peers, closing ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Every slot that was ever used is below this.
+    pub(crate) fn slots_used(&self) -> usize {
+        self.slots.len()
+    }
+}

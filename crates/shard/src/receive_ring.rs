@@ -1,0 +1,251 @@
+//! The shard's io_uring: multishot accept, multishot receive into provided buffers, readiness to write, and one receive
+//! into memory of the asker's choice for when the pool is short.
+//!
+//! Owns what the kernel may write to for as long as it may. Knows tokens, not connections: whoever starts an operation
+//! names it by a slot number and gets completions that carry the same number.
+#![allow(
+    unsafe_code,
+    reason = "submission entries carry raw descriptors and addresses; their owners are held in this module"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use corelane_pool::PooledBuffer;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use crate::buffer_ring::{BUFFER_GROUP, BufferRing};
+use crate::limits::{COMPLETIONS, HEADROOM_BYTES, SUBMISSIONS};
+
+/// Something the kernel has finished, or one more result of something that goes on.
+pub(crate) enum Completion {
+    /// A connection was accepted; `more` follow without asking again.
+    Accepted { socket: OwnedFd, more: bool },
+    /// Accepting ended.
+    AcceptEnded { errno: i32 },
+    /// `bytes` (at least 1) lie in `buffer` from `HEADROOM_BYTES` on; `more` follow without asking again.
+    Received { slot: usize, buffer: PooledBuffer, bytes: usize, more: bool },
+    /// Receiving ended: 0 for the peer's FIN, else an error number.
+    ReceiveEnded { slot: usize, errno: i32 },
+    /// The one receive into given memory: its buffer, and the result as for recv(2), an error negative.
+    ReceivedInto { slot: usize, buffer: PooledBuffer, result: i32 },
+    /// The socket can be written to, or has an error.
+    Writable { slot: usize },
+}
+
+/// What an operation is, in the upper half of its user data; its slot is the lower half.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+enum Kind {
+    Accept = 1,
+    Receive,
+    ReceiveInto,
+    Writable,
+    Cancel,
+}
+
+pub(crate) struct ReceiveRing {
+    /// Declared first, dropped first: closing it is what ends the kernel's use of the fields below.
+    io: IoUring,
+    buffers: BufferRing,
+    /// The buffer of the one `ReceiveInto` under way.
+    into: Option<PooledBuffer>,
+    /// Operations whose last completion has not been seen.
+    in_flight: usize,
+}
+
+/// Whether this host lets a program use io_uring as a shard does; the error says what it lacks.
+///
+/// # Errors
+/// The kernel's answer to setting up a ring, or `Unsupported` when it is older than 6.1.
+pub fn probe() -> io::Result<()> {
+    let io = builder().build(8)?;
+    BufferRing::register(&io.submitter(), 1, 1).map(drop)
+}
+
+fn builder() -> io_uring::Builder {
+    let mut builder = IoUring::builder();
+    // Completions are worked off on this thread, inside our own calls: no interrupt of the loop, no lock in the kernel.
+    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_cqsize(COMPLETIONS);
+    builder
+}
+
+impl ReceiveRing {
+    /// A ring of the calling thread, and of no other, that may be lent up to `lent_max` buffers of a pool of
+    /// `pool_buffers`, and that signals `wake` while [`sleeping`](Self::sleep) is allowed.
+    pub(crate) fn new(lent_max: usize, pool_buffers: usize, wake: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut io = builder().build(SUBMISSIONS)?;
+        let buffers = BufferRing::register(&io.submitter(), lent_max, pool_buffers)?;
+        io.submitter().register_eventfd(wake.as_raw_fd())?;
+        io.completion().disable_eventfd();
+        Ok(Self { io, buffers, into: None, in_flight: 0 })
+    }
+
+    /// Accepts connections of `listener` until told otherwise.
+    pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>) {
+        let entry = opcode::AcceptMulti::new(fd(listener)).flags(libc::SOCK_CLOEXEC).build();
+        self.start(entry, Kind::Accept, 0);
+    }
+
+    /// Ends [`accept`](Self::accept): its last completion is `AcceptEnded`.
+    pub(crate) fn cancel_accept(&mut self) {
+        let entry = opcode::AsyncCancel::new(user_data(Kind::Accept, 0)).build();
+        self.start(entry, Kind::Cancel, 0);
+    }
+
+    /// Receives from `socket` into provided buffers until it ends, fails, or no buffer is left.
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, slot: usize) {
+        let entry = opcode::RecvMulti::new(fd(socket), BUFFER_GROUP).build();
+        self.start(entry, Kind::Receive, slot);
+    }
+
+    /// Receives at most `bytes` from `socket`, once, into `buffer` from `start` on. One at a time.
+    pub(crate) fn receive_into(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        slot: usize,
+        mut buffer: PooledBuffer,
+        start: usize,
+        bytes: usize,
+    ) {
+        assert!(self.into.is_none(), "one receive into given memory at a time");
+        let target = &mut buffer[start..start + bytes];
+        let entry = opcode::Recv::new(fd(socket), target.as_mut_ptr(), bytes as u32).build();
+        self.into = Some(buffer);
+        self.start(entry, Kind::ReceiveInto, slot);
+    }
+
+    /// Whether a [`receive_into`](Self::receive_into) is under way.
+    pub(crate) fn is_receiving_into(&self) -> bool {
+        self.into.is_some()
+    }
+
+    /// Tells, once, when `socket` can be written to.
+    pub(crate) fn wait_writable(&mut self, socket: BorrowedFd<'_>, slot: usize) {
+        let entry = opcode::PollAdd::new(fd(socket), libc::POLLOUT as u32).build();
+        self.start(entry, Kind::Writable, slot);
+    }
+
+    /// Buffers that the kernel can still fill.
+    pub(crate) fn lent(&self) -> usize {
+        self.buffers.len()
+    }
+
+    /// Lends the kernel one more buffer.
+    pub(crate) fn lend(&mut self, buffer: PooledBuffer) {
+        self.buffers.lend(buffer);
+    }
+
+    /// Submits what was started and waits for `completions` of them, or `timeout`.
+    pub(crate) fn wait(&mut self, completions: usize, timeout: Duration) -> io::Result<()> {
+        let timeout = Timespec::from(timeout);
+        let entered = self.io.submitter().submit_with_args(completions, &SubmitArgs::new().timespec(&timeout));
+        ignore_wake_ups(entered)
+    }
+
+    /// Submits what was started and lets the kernel finish what it can without waiting.
+    pub(crate) fn poll(&mut self) -> io::Result<()> {
+        ignore_wake_ups(self.io.submitter().submit())
+    }
+
+    /// Prepares for sleeping on the eventfd: `false` when there is something to do instead.
+    pub(crate) fn sleep(&mut self) -> io::Result<bool> {
+        self.poll()?;
+        self.io.completion().enable_eventfd();
+        // What came before the line above has not signalled; what comes after it will.
+        let idle = !self.io.submission().taskrun() && self.io.completion().is_empty();
+        if !idle {
+            self.wake_up();
+        }
+        Ok(idle)
+    }
+
+    /// Ends what [`sleep`](Self::sleep) began: a busy loop looks for itself, and a signal per completion would cost.
+    pub(crate) fn wake_up(&mut self) {
+        self.io.completion().disable_eventfd();
+    }
+
+    /// The next completion, in the kernel's order.
+    pub(crate) fn next(&mut self) -> Option<Completion> {
+        loop {
+            let entry = self.io.completion().next()?;
+            if let Some(completion) = self.understand(&entry) {
+                return Some(completion);
+            }
+        }
+    }
+
+    fn understand(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
+        let (kind, slot) = (entry.user_data() >> 32, (entry.user_data() & u64::from(u32::MAX)) as usize);
+        let (result, more) = (entry.result(), cqueue::more(entry.flags()));
+        if !more {
+            self.in_flight -= 1;
+        }
+        if kind == Kind::Accept as u64 {
+            return Some(match result {
+                // SAFETY: the kernel has just made this descriptor for us.
+                0.. => Completion::Accepted { socket: unsafe { OwnedFd::from_raw_fd(result) }, more },
+                _ => Completion::AcceptEnded { errno: -result },
+            });
+        }
+        if kind == Kind::Receive as u64 {
+            let buffer = cqueue::buffer_select(entry.flags()).map(|index| self.buffers.take(index));
+            return Some(match buffer {
+                Some(buffer) if result > 0 => Completion::Received { slot, buffer, bytes: result as usize, more },
+                _ => Completion::ReceiveEnded { slot, errno: -result },
+            });
+        }
+        if kind == Kind::ReceiveInto as u64 {
+            let buffer = self.into.take().expect("the receive that ended had a buffer");
+            return Some(Completion::ReceivedInto { slot, buffer, result });
+        }
+        (kind == Kind::Writable as u64).then_some(Completion::Writable { slot })
+    }
+
+    fn start(&mut self, entry: squeue::Entry, kind: Kind, slot: usize) {
+        let entry = entry.user_data(user_data(kind, slot));
+        self.in_flight += 1;
+        // SAFETY: the entry's descriptor stays open while the operation runs (a peer's slot is freed, and a listener
+        // closed, only after its last completion), and its memory is owned by `buffers` or `into` until then.
+        while unsafe { self.io.submission().push(&entry) }.is_err() {
+            // Full: let the kernel take what is there. An error here shows again, and is handled, at the next turn.
+            let _ = self.io.submit();
+        }
+    }
+}
+
+impl Drop for ReceiveRing {
+    fn drop(&mut self) {
+        if self.in_flight > 0 {
+            // Closing the ring cancels what runs, but later: memory that might still be written to must not be reused.
+            self.buffers.forget_lent();
+            std::mem::forget(self.into.take());
+        }
+    }
+}
+
+fn fd(socket: BorrowedFd<'_>) -> Fd {
+    let raw: RawFd = socket.as_raw_fd();
+    Fd(raw)
+}
+
+fn user_data(kind: Kind, slot: usize) -> u64 {
+    debug_assert!(u32::try_from(slot).is_ok());
+    (kind as u64) << 32 | slot as u64
+}
+
+/// Time ran out, a signal came, or the completion queue is full: all mean "look at the completions".
+fn ignore_wake_ups(entered: io::Result<usize>) -> io::Result<()> {
+    match entered {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the bytes of a [`Completion::Received`] begin.
+pub(crate) const RECEIVED_AT: usize = HEADROOM_BYTES;

@@ -1,0 +1,154 @@
+//! The thread of a shard: a glommio executor pinned to its core, one task that drives the loop, one that keeps the tick
+//! going while the loop sleeps.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+
+use corelane_metrics::{SAMPLE_WORDS, SecurityEvent};
+use corelane_ring::Recorder;
+use corelane_rollup::SnapshotAnswerer;
+use crossbeam_queue::ArrayQueue;
+use glommio::timer::sleep;
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+
+use crate::clock::Instant;
+use crate::limits::{EXECUTOR_TURN, Limits, QUIET_AFTER, TICK};
+use crate::link::{LoadTable, ShardLink};
+use crate::parker::Parker;
+use crate::shard::Shard;
+
+/// What a shard is given at start: its bounds, and its ends of everything that leaves it.
+pub struct ShardConfig {
+    /// Which shard: `0..shards`, also its place in `loads`.
+    pub index: usize,
+    /// The core it is pinned to.
+    pub core: usize,
+    /// Its bounds.
+    pub limits: Limits,
+    /// The writing end of its TelemetryRing.
+    pub recorder: Recorder<SAMPLE_WORDS>,
+    /// Its end of the lane for live series.
+    pub series: SnapshotAnswerer,
+    /// Where its security events go; the oldest are overwritten.
+    #[allow(clippy::disallowed_types, reason = "the lane has an end in another thread")]
+    pub events: std::sync::Arc<ArrayQueue<SecurityEvent>>,
+    /// How it is woken and stopped.
+    pub link: ShardLink,
+    /// Connections of all shards.
+    pub loads: LoadTable,
+    /// What the allocator has done for the calling thread so far.
+    pub allocations: fn() -> Allocations,
+    /// Told of an accept that failed for want of descriptors or memory, ten times a second at most.
+    pub on_accept_error: Box<dyn FnMut(io::Error) + Send>,
+    /// Called once, on the shard's thread, when it accepts connections.
+    pub on_accepting: Box<dyn FnOnce() + Send>,
+    /// Called once, on the shard's thread, when the shard ends, in whatever way.
+    pub on_end: Box<dyn FnOnce() + Send>,
+}
+
+/// Calls to the allocator by one thread: alloc, alloc_zeroed and realloc.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allocations {
+    /// How many.
+    pub count: u64,
+    /// How many bytes they asked for together.
+    pub bytes: u64,
+}
+
+/// A running shard.
+pub struct ShardThread {
+    executor: ExecutorJoinHandle<io::Result<()>>,
+}
+
+impl ShardThread {
+    /// Waits for the shard to end: after it was asked to drain, or because it failed.
+    ///
+    /// # Errors
+    /// What ended it otherwise.
+    pub fn join(self) -> io::Result<()> {
+        match self.executor.join() {
+            Ok(ended) => ended,
+            Err(error) => Err(io::Error::other(error.to_string())),
+        }
+    }
+}
+
+/// Locked memory that glommio registers for files; a shard has none that are opened with O_DIRECT.
+const EXECUTOR_IO_MEMORY: usize = 64 * 1024;
+/// Glommio's own rings carry a timer and an eventfd.
+const EXECUTOR_RING_DEPTH: usize = 256;
+
+/// Starts a shard on its core.
+///
+/// # Errors
+/// When the core does not exist or the thread cannot be started. Later errors come from [`ShardThread::join`].
+pub fn spawn(config: ShardConfig, listener: TcpListener) -> io::Result<ShardThread> {
+    let name = format!("shard-{}", config.index);
+    let executor = LocalExecutorBuilder::new(Placement::Fixed(config.core))
+        .name(&name)
+        .io_memory(EXECUTOR_IO_MEMORY)
+        .ring_depth(EXECUTOR_RING_DEPTH)
+        .preempt_timer(QUIET_AFTER)
+        .spawn(move || run(config, listener))
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(ShardThread { executor })
+}
+
+async fn run(mut config: ShardConfig, listener: TcpListener) -> io::Result<()> {
+    let on_accepting = std::mem::replace(&mut config.on_accepting, Box::new(|| ()));
+    // Runs when dropped, be it by a panic.
+    let _on_end = scopeguard::guard(std::mem::replace(&mut config.on_end, Box::new(|| ())), |on_end| on_end());
+    let parker = Parker::new(config.link.wake_fd())?;
+    let shard = Rc::new(RefCell::new(Shard::new(config, listener)?));
+    on_accepting();
+    let ticker = glommio::spawn_local(tick(Rc::downgrade(&shard))).detach();
+    let driven = drive(&shard, &parker).await;
+    drop(shard);
+    ticker.await;
+    parker.close().await;
+    driven
+}
+
+/// The loop: turns while there is work, a turn for the executor now and then, sleep when it is quiet.
+async fn drive(shard: &RefCell<Shard>, parker: &Parker) -> io::Result<()> {
+    let mut last_work = Instant::now();
+    let mut executor_turn_at = last_work + EXECUTOR_TURN;
+    // After sleep the first look does not wait: something is there.
+    let mut wait = false;
+    loop {
+        let busy = shard.borrow_mut().turn(wait)?;
+        let now = shard.borrow().now;
+        wait = true;
+        if shard.borrow().is_drained() {
+            shard.borrow_mut().stopped();
+            return Ok(());
+        }
+        if busy {
+            last_work = now;
+        }
+        if now.since(last_work) >= QUIET_AFTER && shard.borrow_mut().falls_asleep()? {
+            parker.park().await?;
+            shard.borrow_mut().wakes_up();
+            last_work = Instant::now();
+            executor_turn_at = last_work + EXECUTOR_TURN;
+            wait = false;
+        } else if now >= executor_turn_at {
+            glommio::executor().yield_task_queue_now().await;
+            executor_turn_at = now + EXECUTOR_TURN;
+        }
+    }
+}
+
+/// Keeps timeouts and gauges going while the loop sleeps. Ends with the shard.
+async fn tick(shard: std::rc::Weak<RefCell<Shard>>) {
+    let mut rest = TICK;
+    loop {
+        sleep(rest).await;
+        let Some(shard) = shard.upgrade() else { return };
+        let now = Instant::now();
+        shard.borrow_mut().tick_if_due(now);
+        rest = shard.borrow().tick_at.since(now);
+    }
+}

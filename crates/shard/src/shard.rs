@@ -1,0 +1,418 @@
+//! One turn of the loop: what the kernel has finished, the frames in it, and the buffers' way home.
+//!
+//! `Shard` owns everything of its core. A turn never waits but in the receive ring, and never does more for one
+//! connection than its budget before the others had theirs.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use corelane_metrics::{CloseReason, ShardMetrics, ShardState, cell};
+use corelane_pool::BufferPool;
+use corelane_rollup::Rollup;
+use corelane_wire::Decoder;
+
+use crate::clock::Instant;
+use crate::connection::{Core, Outcome};
+use crate::drain::Drain;
+use crate::inbox::{InboxTable, Received};
+use crate::limits::{
+    ACCEPT_RETRY, FLUSH_EVERY, KEPT_BACK_BUFFERS, TICK, TURN_COMPLETIONS, TURN_WAIT, UNREAD_ANSWER_BYTES_MAX,
+};
+use crate::peer::{Peer, PeerTable, Phase, Receiving};
+use crate::receive_ring::{Completion, RECEIVED_AT, ReceiveRing};
+use crate::run::ShardConfig;
+
+pub(crate) struct Shard {
+    pub(crate) config: ShardConfig,
+    pub(crate) core: Core,
+    pub(crate) ring: ReceiveRing,
+    pub(crate) peers: PeerTable,
+    pub(crate) inboxes: InboxTable,
+    /// Slots with a filled inbox, each once, served in turn.
+    pub(crate) run_queue: VecDeque<usize>,
+    /// Slots that receive nothing until the kernel has a buffer for them, first come first served.
+    pub(crate) wait_queue: VecDeque<usize>,
+    pub(crate) accepting: Accepting,
+    /// Open connections, lingering ones not counted.
+    pub(crate) connections: usize,
+    pub(crate) drain: Option<Drain>,
+    /// Read once a turn.
+    pub(crate) now: Instant,
+    pub(crate) flush_at: Instant,
+    pub(crate) tick_at: Instant,
+    /// Most buffers in use at once since the last tick.
+    pub(crate) pool_peak: usize,
+    pub(crate) backlog_next: usize,
+}
+
+pub(crate) enum Accepting {
+    Armed(TcpListener),
+    /// The host had no descriptor or memory left; `errno` says which.
+    Paused {
+        listener: TcpListener,
+        until: Instant,
+    },
+    /// Draining: the armed accept is being cancelled.
+    Ending(TcpListener),
+    Ended,
+}
+
+impl Shard {
+    /// Everything the shard will ever use, made on its own thread.
+    pub(crate) fn new(config: ShardConfig, listener: TcpListener) -> io::Result<Self> {
+        let limits = &config.limits;
+        let pool = BufferPool::new(limits.pool_buffers)?;
+        let mut ring = ReceiveRing::new(limits.lent_buffers(), limits.pool_buffers, config.link.wake_fd())?;
+        ring.accept(listener.as_fd());
+        let mut metrics = ShardMetrics::new();
+        metrics.set_state(ShardState::Accepting);
+        let now = Instant::now();
+        let mut shard = Self {
+            core: Core {
+                decoder: Decoder::new(),
+                rollup: Rollup::new(limits.series_max),
+                metrics,
+                pool,
+                answers: Vec::with_capacity(UNREAD_ANSWER_BYTES_MAX),
+                tick: now.milliseconds(),
+            },
+            ring,
+            peers: PeerTable::new(limits.connections_max),
+            inboxes: InboxTable::new(limits.pool_buffers),
+            run_queue: VecDeque::with_capacity(limits.connections_max),
+            wait_queue: VecDeque::with_capacity(limits.connections_max),
+            accepting: Accepting::Armed(listener),
+            connections: 0,
+            drain: None,
+            now,
+            flush_at: now,
+            tick_at: now + TICK,
+            pool_peak: 0,
+            backlog_next: 0,
+            config,
+        };
+        shard.refill();
+        // Armed before anybody is told that this shard accepts.
+        shard.ring.poll()?;
+        shard.update_slow_gauges();
+        shard.flush();
+        Ok(shard)
+    }
+
+    /// Works off what the kernel has finished; `wait` for it first, unless somebody is still to be served. Tells whether
+    /// there was anything to do.
+    pub(crate) fn turn(&mut self, wait: bool) -> io::Result<bool> {
+        if wait && self.run_queue.is_empty() {
+            self.ring.wait(TURN_COMPLETIONS, TURN_WAIT)?;
+        } else {
+            self.ring.poll()?;
+        }
+        self.now = Instant::now();
+        self.core.tick = self.now.milliseconds();
+        let mut busy = false;
+        while let Some(completion) = self.ring.next() {
+            self.complete(completion);
+            busy = true;
+        }
+        self.pool_peak = self.pool_peak.max(self.buffers_in_use());
+        busy |= self.serve_runnable();
+        self.refill();
+        busy |= self.config.series.answer(&self.core.rollup);
+        if self.config.link.is_draining() {
+            self.advance_drain();
+        }
+        self.tick_if_due(self.now);
+        if busy && self.now >= self.flush_at {
+            self.flush();
+        }
+        Ok(busy)
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Accepted { socket, more } => {
+                self.admit(socket);
+                if !more {
+                    self.accept_ended(0);
+                }
+            }
+            Completion::AcceptEnded { errno } => self.accept_ended(errno),
+            Completion::Received { slot, buffer, bytes, more } => {
+                let received = Received { buffer, start: RECEIVED_AT, end: RECEIVED_AT + bytes, at: self.now };
+                self.received(slot, received);
+                if !more {
+                    self.wait_for_buffer(slot);
+                }
+            }
+            Completion::ReceiveEnded { slot, errno: libc::ENOBUFS } => {
+                self.core.metrics.add(cell::POOL_WAITS, 1);
+                self.wait_for_buffer(slot);
+            }
+            Completion::ReceiveEnded { slot, errno } => self.receive_ended(slot, errno),
+            Completion::ReceivedInto { slot, buffer, result } => self.received_into_carry(slot, buffer, result),
+            Completion::Writable { slot } => self.writable(slot),
+        }
+    }
+
+    /// Takes a fresh connection in, or refuses it, which costs it nothing but its descriptor.
+    pub(crate) fn admit(&mut self, socket: OwnedFd) {
+        self.core.metrics.add(cell::CONNECTIONS_ACCEPTED, 1);
+        let room = self.config.loads.total() < self.config.limits.connections_max;
+        let Some(slot) = room.then(|| self.peers.insert(Peer::new(socket, self.now))).flatten() else {
+            self.core.metrics.add(cell::connections_closed(CloseReason::Refused), 1);
+            return;
+        };
+        self.connections += 1;
+        self.count_connections();
+        self.arm(slot);
+    }
+
+    fn accept_ended(&mut self, errno: i32) {
+        self.accepting = match std::mem::replace(&mut self.accepting, Accepting::Ended) {
+            Accepting::Armed(listener) if errno == 0 || errno == libc::ECONNABORTED => {
+                self.ring.accept(listener.as_fd());
+                Accepting::Armed(listener)
+            }
+            Accepting::Armed(listener) => {
+                // The queue of the listener keeps who waits. The tick arms accepting again.
+                (self.config.on_accept_error)(io::Error::from_raw_os_error(errno));
+                Accepting::Paused { listener, until: self.now + ACCEPT_RETRY }
+            }
+            Accepting::Ending(listener) => {
+                self.accept_backlog(&listener);
+                Accepting::Ended
+            }
+            other => other,
+        };
+    }
+
+    fn received(&mut self, slot: usize, received: Received) {
+        let bytes = received.unread().len() as u64;
+        self.core.metrics.add(cell::RECEIVED_BYTES, bytes);
+        let now = self.now;
+        let peer = self.peers.get_mut(slot).expect("a receive under way keeps its slot");
+        peer.received_bytes += bytes;
+        peer.last_byte_at = now;
+        match peer.phase {
+            Phase::Open => {
+                self.inboxes.push_back(&mut peer.inbox, received);
+                self.make_runnable(slot);
+            }
+            _ => self.discard(slot, bytes),
+        }
+    }
+
+    /// Gives each connection that has bytes its turn, once.
+    fn serve_runnable(&mut self) -> bool {
+        let runnable = self.run_queue.len();
+        for _ in 0..runnable {
+            if let Some(slot) = self.run_queue.pop_front() {
+                self.serve(slot);
+            }
+        }
+        runnable > 0
+    }
+
+    /// Works off one receive of one connection, or the turn's budget of it.
+    fn serve(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.runnable = false;
+        let Some(received) = self.inboxes.pop_front(&mut peer.inbox) else { return };
+        let boundaries = peer.connection.boundaries();
+        // A bug that one peer's bytes bring out costs that peer its connection, not everybody theirs. What `core` holds is
+        // whole after a panic: counters are integers, the decoder starts over with each frame.
+        let outcome = catch_unwind(AssertUnwindSafe(|| peer.connection.serve(received, &mut self.core)));
+        if peer.connection.boundaries() != boundaries {
+            peer.begun_at = self.now;
+        }
+        match outcome {
+            Ok(Outcome::Drained) => {}
+            Ok(Outcome::Paused(received)) => self.inboxes.push_front(&mut peer.inbox, received),
+            Ok(Outcome::Broken(broken)) => return self.close_broken(slot, broken),
+            Err(_) => return self.close(slot, CloseReason::Panic),
+        }
+        self.send_answers(slot);
+        self.after_service(slot);
+    }
+
+    /// What comes next for a connection whose bytes have just been served.
+    fn after_service(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if peer.phase != Phase::Open {
+            return;
+        }
+        if !peer.inbox.is_empty() {
+            self.make_runnable(slot);
+        } else if let Receiving::Ended { errno } = peer.receiving {
+            self.bytes_ended(slot, errno);
+        } else {
+            self.close_if_drained(slot);
+        }
+    }
+
+    fn receive_ended(&mut self, slot: usize, errno: i32) {
+        let peer = self.peers.get_mut(slot).expect("a receive under way keeps its slot");
+        peer.receiving = Receiving::Ended { errno };
+        match peer.phase {
+            // What was received before the end is served first.
+            Phase::Open if peer.inbox.is_empty() => self.bytes_ended(slot, errno),
+            Phase::Open => {}
+            Phase::Answering { .. } if errno == 0 => {}
+            _ => self.finish(slot),
+        }
+    }
+
+    /// All bytes of the peer are decided, and no more will come.
+    pub(crate) fn bytes_ended(&mut self, slot: usize, errno: i32) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        // A peer that half-closed still gets the answers that it asked for; `writable` comes back here.
+        if errno == 0 && peer.output.is_some() {
+            return;
+        }
+        let reason = peer.end_reason(errno);
+        self.close(slot, reason);
+    }
+
+    fn received_into_carry(&mut self, slot: usize, buffer: corelane_pool::PooledBuffer, result: i32) {
+        let now = self.now;
+        let peer = self.peers.get_mut(slot).expect("a receive under way keeps its slot");
+        peer.receiving = Receiving::Waiting { since: now };
+        self.wait_queue.push_back(slot);
+        if peer.phase != Phase::Open {
+            return if result <= 0 { self.stop_waiting(slot, -result) } else { self.discard(slot, result as u64) };
+        }
+        let bytes = result.max(0) as usize;
+        let boundaries = peer.connection.boundaries();
+        let core = &mut self.core;
+        let outcome = catch_unwind(AssertUnwindSafe(|| peer.connection.take_back_carry(buffer, bytes, core)));
+        if peer.connection.boundaries() != boundaries {
+            peer.begun_at = now;
+        }
+        match outcome {
+            Ok(Ok(())) if result <= 0 => return self.stop_waiting(slot, -result),
+            Ok(Ok(())) => {}
+            Ok(Err(broken)) => return self.close_broken(slot, broken),
+            Err(_) => return self.close(slot, CloseReason::Panic),
+        }
+        peer.received_bytes += bytes as u64;
+        peer.last_byte_at = now;
+        self.core.metrics.add(cell::RECEIVED_BYTES, bytes as u64);
+        self.after_service(slot);
+    }
+
+    fn stop_waiting(&mut self, slot: usize, errno: i32) {
+        self.wait_queue.retain(|&waiting| waiting != slot);
+        self.receive_ended(slot, errno);
+    }
+
+    pub(crate) fn make_runnable(&mut self, slot: usize) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if !std::mem::replace(&mut peer.runnable, true) {
+            self.run_queue.push_back(slot);
+        }
+    }
+
+    /// Puts a connection whose receive has ended, but not its bytes, in line for the next buffer.
+    fn wait_for_buffer(&mut self, slot: usize) {
+        let now = self.now;
+        let peer = self.peers.get_mut(slot).expect("a receive under way keeps its slot");
+        peer.receiving = Receiving::Waiting { since: now };
+        if peer.phase == Phase::Closed {
+            return self.finish(slot);
+        }
+        self.wait_queue.push_back(slot);
+    }
+
+    /// Lends the kernel its share of free buffers, and lets as many receivers go on as there are buffers for.
+    pub(crate) fn refill(&mut self) {
+        let share = self.config.limits.lent_buffers();
+        while self.ring.lent() < share && self.core.pool.free() > KEPT_BACK_BUFFERS {
+            let Some(buffer) = self.core.pool.acquire() else { break };
+            self.ring.lend(buffer);
+        }
+        for _ in 0..self.ring.lent().min(self.wait_queue.len()) {
+            if let Some(slot) = self.wait_queue.pop_front() {
+                self.arm(slot);
+            }
+        }
+        if self.ring.lent() == 0 && !self.wait_queue.is_empty() {
+            self.finish_oldest_frame();
+        }
+    }
+
+    /// With no buffer to lend, the frame begun longest ago is received straight into the memory that it is kept in: it can
+    /// always be finished, and then its memory is free for the others.
+    fn finish_oldest_frame(&mut self) {
+        if self.ring.is_receiving_into() {
+            return;
+        }
+        let begun_at = |peers: &mut PeerTable, slot: usize| {
+            let peer = peers.get_mut(slot)?;
+            (peer.phase == Phase::Open && peer.connection.carry_holds_memory()).then_some(peer.begun_at)
+        };
+        let oldest = (0..self.wait_queue.len())
+            .filter_map(|at| begun_at(&mut self.peers, self.wait_queue[at]).map(|begun_at| (begun_at, at)))
+            .min();
+        let Some((_, at)) = oldest else { return };
+        let slot = self.wait_queue[at];
+        let peer = self.peers.get_mut(slot).expect("a waiting slot is taken");
+        if let Some((buffer, start, missing)) = peer.connection.lend_carry(&self.core.pool) {
+            resume_clocks(peer, self.now);
+            peer.receiving = Receiving::IntoCarry;
+            self.ring.receive_into(peer.socket.as_fd(), slot, buffer, start, missing);
+            self.wait_queue.remove(at);
+        }
+    }
+
+    fn arm(&mut self, slot: usize) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        resume_clocks(peer, now);
+        peer.receiving = Receiving::Armed;
+        self.ring.receive(peer.socket.as_fd(), slot);
+    }
+
+    /// Prepares for sleep; `false` when there is something to do instead.
+    pub(crate) fn falls_asleep(&mut self) -> io::Result<bool> {
+        self.flush();
+        // A stop is watched turn by turn.
+        Ok(self.drain.is_none() && !self.config.link.is_draining() && self.ring.sleep()?)
+    }
+
+    pub(crate) fn wakes_up(&mut self) {
+        self.ring.wake_up();
+    }
+
+    /// The last word of a shard that has drained.
+    pub(crate) fn stopped(&mut self) {
+        self.core.metrics.set_state(ShardState::Stopped);
+        self.update_slow_gauges();
+        self.flush();
+    }
+
+    /// Buffers with unread or kept bytes.
+    pub(crate) fn buffers_in_use(&self) -> usize {
+        self.core.pool.capacity() - self.core.pool.free() - self.ring.lent()
+    }
+
+    /// Records what has changed. Before every answer and close, so that a scrape knows what the peer knows.
+    pub(crate) fn flush(&mut self) {
+        self.flush_at = self.now + FLUSH_EVERY;
+        let recorder = &mut self.config.recorder;
+        self.core.metrics.flush(self.now.nanoseconds(), |words| recorder.record(words));
+    }
+
+    pub(crate) fn count_connections(&mut self) {
+        self.config.loads.set(self.config.index, self.connections);
+        self.core.metrics.set_gauge(cell::CONNECTIONS, self.connections as f64);
+    }
+}
+
+fn resume_clocks(peer: &mut Peer, now: Instant) {
+    if let Receiving::Waiting { since } = peer.receiving {
+        peer.forgive(now.since(since));
+    }
+}

@@ -1,0 +1,141 @@
+//! The shard's own timer: one sweep for every timeout, the gauges that are too slow for a turn, and a look at itself.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use corelane_metrics::{CloseReason, Histogram, cell};
+
+use crate::clock::{Instant, thread_cpu_nanoseconds};
+use crate::limits::{BACKLOG_SAMPLE, EVICT_AFTER, TICK};
+use crate::peer::{Peer, Phase, Receiving};
+use crate::shard::{Accepting, Shard};
+
+/// What the clock says about a connection.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Stay,
+    Close(CloseReason),
+    /// It had its time to take the last answers, or to close after our FIN.
+    Finish,
+}
+
+impl Shard {
+    /// Runs the tick when it is due. A busy loop calls this every turn, a quiet one from the executor's timer.
+    pub(crate) fn tick_if_due(&mut self, now: Instant) {
+        if now < self.tick_at {
+            return;
+        }
+        self.now = now;
+        self.core.metrics.observe(Histogram::LOOP_STALL, now.since(self.tick_at).as_nanos() as u64, 1);
+        self.tick_at = now + TICK;
+        self.accept_again();
+        self.sweep();
+        self.update_slow_gauges();
+        self.flush();
+    }
+
+    fn accept_again(&mut self) {
+        if let Accepting::Paused { until, .. } = self.accepting
+            && self.now >= until
+            && let Accepting::Paused { listener, .. } = std::mem::replace(&mut self.accepting, Accepting::Ended)
+        {
+            self.ring.accept(listener.as_fd());
+            self.accepting = Accepting::Armed(listener);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let mut silent: Option<(Instant, usize)> = None;
+        for slot in 0..self.peers.slots_used() {
+            let Some(peer) = self.peers.get_mut(slot) else { continue };
+            match judge(peer, self.now, self.config.limits.frame_timeout, self.config.limits.idle_timeout) {
+                Verdict::Stay => {}
+                Verdict::Close(reason) => {
+                    if reason == CloseReason::UnreadAnswers {
+                        self.give_up_output(slot);
+                    }
+                    self.close(slot, reason);
+                    continue;
+                }
+                Verdict::Finish => {
+                    self.finish(slot);
+                    continue;
+                }
+            }
+            let peer = self.peers.get_mut(slot).expect("it stayed");
+            if is_evictable(peer, self.now) && silent.is_none_or(|(longest, _)| peer.last_byte_at < longest) {
+                silent = Some((peer.last_byte_at, slot));
+            }
+        }
+        // Others wait for memory that a silent frame holds.
+        if let Some((_, slot)) = silent
+            && !self.wait_queue.is_empty()
+            && self.ring.lent() == 0
+        {
+            self.close(slot, CloseReason::FrameTimeout);
+        }
+    }
+
+    pub(crate) fn update_slow_gauges(&mut self) {
+        let capacity = self.core.pool.capacity();
+        let in_use = self.buffers_in_use();
+        let peak = std::mem::replace(&mut self.pool_peak, in_use).max(in_use);
+        let backlog = self.sample_backlog();
+        let allocations = (self.config.allocations)();
+        let metrics = &mut self.core.metrics;
+        metrics.set_gauge(cell::POOL_FREE, (capacity - in_use) as f64);
+        metrics.set_gauge(cell::POOL_IN_USE, in_use as f64);
+        metrics.set_gauge(cell::POOL_UTILIZATION, peak as f64 / capacity as f64);
+        metrics.set_gauge(cell::INGEST_BACKLOG_BYTES, backlog);
+        metrics.set_gauge(cell::SERIES, self.core.rollup.series() as f64);
+        metrics.set_total(cell::SERIES_EVICTED, self.core.rollup.evicted());
+        metrics.set_total(cell::ALLOCATIONS, allocations.count);
+        metrics.set_total(cell::ALLOCATED_BYTES, allocations.bytes);
+        metrics.set_total(cell::CPU_NANOSECONDS, thread_cpu_nanoseconds());
+    }
+
+    /// Unread bytes in the kernel: those of a few sockets, another few each time, scaled up to all.
+    fn sample_backlog(&mut self) -> f64 {
+        let (mut asked, mut unread) = (0u64, 0u64);
+        for _ in 0..self.peers.slots_used().min(BACKLOG_SAMPLE) {
+            self.backlog_next = (self.backlog_next + 1) % self.peers.slots_used();
+            if let Some(peer) = self.peers.get_mut(self.backlog_next) {
+                asked += 1;
+                unread += rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
+            }
+        }
+        if asked == 0 { 0.0 } else { unread as f64 / asked as f64 * self.connections as f64 }
+    }
+}
+
+fn judge(peer: &Peer, now: Instant, frame_timeout: Duration, idle_timeout: Duration) -> Verdict {
+    match peer.phase {
+        Phase::Answering { until } | Phase::Lingering { until, .. } if now >= until => return Verdict::Finish,
+        Phase::Open => {}
+        _ => return Verdict::Stay,
+    }
+    if let Some(output) = &peer.output {
+        // Owed answers stop every clock but their own.
+        let late = now.since(output.since) >= frame_timeout;
+        return if late { Verdict::Close(CloseReason::UnreadAnswers) } else { Verdict::Stay };
+    }
+    let read = matches!(peer.receiving, Receiving::Armed | Receiving::IntoCarry) && peer.inbox.is_empty();
+    if !read {
+        return Verdict::Stay;
+    }
+    if peer.connection.is_mid_frame() && now.since(peer.begun_at) >= frame_timeout {
+        return Verdict::Close(CloseReason::FrameTimeout);
+    }
+    if !idle_timeout.is_zero() && now.since(peer.last_byte_at) >= idle_timeout {
+        return Verdict::Close(CloseReason::IdleTimeout);
+    }
+    Verdict::Stay
+}
+
+/// Whether giving this connection's begun frame up is fair, and helps: it was silent although it was read.
+fn is_evictable(peer: &Peer, now: Instant) -> bool {
+    peer.phase == Phase::Open
+        && matches!(peer.receiving, Receiving::Armed | Receiving::IntoCarry)
+        && (peer.connection.carry_holds_memory() || peer.receiving == Receiving::IntoCarry)
+        && now.since(peer.last_byte_at) >= EVICT_AFTER
+}
