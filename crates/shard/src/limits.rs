@@ -67,8 +67,8 @@ pub const FLUSH_EVERY: Duration = Duration::from_millis(10);
 /// The shard's own timer: one sweep over all connections for every timeout, and the slow gauges.
 pub const TICK: Duration = Duration::from_millis(100);
 
-/// Frames and commit requests of one connection in one turn; at most one receive's bytes besides. A flood waits behind
-/// everybody who has sent less.
+/// Frames and commit requests of one connection before the others have theirs; at most one receive's bytes besides. A
+/// flood waits behind everybody who has sent less.
 pub const TURN_STEPS: usize = 512;
 
 /// Rejected frames with no accepted one between, after which a connection is closed.

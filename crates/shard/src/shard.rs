@@ -102,10 +102,9 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Works off what the kernel has finished; `wait` for it first, unless somebody is still to be served. Tells whether
-    /// there was anything to do.
+    /// Works off what the kernel has finished; `wait` for it first, or only look. Tells whether there was anything to do.
     pub(crate) fn turn(&mut self, wait: bool) -> io::Result<bool> {
-        if wait && self.run_queue.is_empty() {
+        if wait {
             self.ring.wait(TURN_COMPLETIONS, TURN_WAIT)?;
         } else {
             self.ring.poll()?;
@@ -118,7 +117,7 @@ impl Shard {
             busy = true;
         }
         self.pool_peak = self.pool_peak.max(self.buffers_in_use());
-        busy |= self.serve_runnable();
+        self.serve_runnable();
         self.refill();
         busy |= self.config.series.answer(&self.core.rollup);
         if self.config.link.is_draining() {
@@ -205,15 +204,12 @@ impl Shard {
         }
     }
 
-    /// Gives each connection that has bytes its turn, once.
-    fn serve_runnable(&mut self) -> bool {
-        let runnable = self.run_queue.len();
-        for _ in 0..runnable {
-            if let Some(slot) = self.run_queue.pop_front() {
-                self.serve(slot);
-            }
+    /// Works off everything that was received, each connection in turn, so that one with few bytes is done long before one
+    /// with many. The kernel's share of the pool bounds how much that is.
+    fn serve_runnable(&mut self) {
+        while let Some(slot) = self.run_queue.pop_front() {
+            self.serve(slot);
         }
-        runnable > 0
     }
 
     /// Works off one receive of one connection, or the turn's budget of it.
@@ -351,7 +347,9 @@ impl Shard {
         }
         let begun_at = |peers: &mut PeerTable, slot: usize| {
             let peer = peers.get_mut(slot)?;
-            (peer.phase == Phase::Open && peer.connection.carry_holds_memory()).then_some(peer.begun_at)
+            // Bytes that were received before must be read before.
+            let ready = peer.phase == Phase::Open && peer.inbox.is_empty() && peer.connection.carry_holds_memory();
+            ready.then_some(peer.begun_at)
         };
         let oldest = (0..self.wait_queue.len())
             .filter_map(|at| begun_at(&mut self.peers, self.wait_queue[at]).map(|begun_at| (begun_at, at)))
@@ -401,6 +399,8 @@ impl Shard {
     /// Records what has changed. Before every answer and close, so that a scrape knows what the peer knows.
     pub(crate) fn flush(&mut self) {
         self.flush_at = self.now + FLUSH_EVERY;
+        self.core.metrics.set_gauge(cell::SERIES, self.core.rollup.series() as f64);
+        self.core.metrics.set_total(cell::SERIES_EVICTED, self.core.rollup.evicted());
         let recorder = &mut self.config.recorder;
         self.core.metrics.flush(self.now.nanoseconds(), |words| recorder.record(words));
     }

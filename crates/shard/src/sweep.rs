@@ -87,8 +87,6 @@ impl Shard {
         metrics.set_gauge(cell::POOL_IN_USE, in_use as f64);
         metrics.set_gauge(cell::POOL_UTILIZATION, peak as f64 / capacity as f64);
         metrics.set_gauge(cell::INGEST_BACKLOG_BYTES, backlog);
-        metrics.set_gauge(cell::SERIES, self.core.rollup.series() as f64);
-        metrics.set_total(cell::SERIES_EVICTED, self.core.rollup.evicted());
         metrics.set_total(cell::ALLOCATIONS, allocations.count);
         metrics.set_total(cell::ALLOCATED_BYTES, allocations.bytes);
         metrics.set_total(cell::CPU_NANOSECONDS, thread_cpu_nanoseconds());
