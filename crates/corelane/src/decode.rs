@@ -1,7 +1,7 @@
 //! `corelane decode`: frames to JSON, one line each, for people who look at what is on the wire.
 //!
 //! Reads as the server does, with the same framer and decoder, so what it refuses the server refuses for the same
-//! reason. Holds one chunk of its input and one frame that a chunk's end cuts.
+//! reason. Holds one chunk of its input.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use corelane_wire::{Decoder, Event, Framer, RejectReason, Step};
+use corelane_wire::{Decoder, Event, HEADER_BYTES, MAX_FRAME_SIZE, RejectReason, Step, next_step};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -151,47 +151,37 @@ impl<W: Write> Printer<W> {
     }
 
     fn print_frames(&mut self, mut input: impl Read) -> Result<(), Stop> {
-        let mut framer = Framer::default();
         let mut chunk = vec![0; CHUNK_BYTES];
-        let mut carried = Vec::new();
-        // Where the frame at hand began, and where the chunk ends, in the input.
-        let mut start = 0;
-        let mut end = 0;
+        // The bytes `start..end` of the chunk are unread; they begin at `offset` of the input.
+        let (mut start, mut end, mut offset) = (0, 0, 0);
         loop {
-            let count = match input.read(&mut chunk) {
+            chunk.copy_within(start..end, 0);
+            (start, end) = (0, end - start);
+            match input.read(&mut chunk[end..]) {
                 Ok(0) => break,
-                Ok(count) => count,
+                Ok(count) => end += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Stop::Read(error)),
-            };
-            end += count as u64;
-            let mut rest = &chunk[..count];
+            }
+            let mut unread = &chunk[..end];
             loop {
-                match framer.next_step(&mut rest) {
-                    Step::NeedMore => break,
-                    Step::Begin { part, .. } | Step::Part(part) => {
-                        carried.extend_from_slice(part);
-                        continue;
-                    }
-                    Step::End(part) => {
-                        carried.extend_from_slice(part);
-                        self.print_payload(&carried, start)?;
-                        carried.clear();
-                    }
-                    Step::Frame(payload) => self.print_payload(payload, start)?,
+                match next_step(&mut unread) {
+                    Step::NeedMore { .. } => break,
+                    Step::Frame(payload) => self.print_payload(payload, offset)?,
                     Step::CommitRequest => self.print_line(&CommitRequestLine { commit_request: true })?,
                     // The server closes here, too: where the next frame begins cannot be told.
                     Step::Oversize { .. } => {
                         self.frames += 1;
-                        return self.refuse(RejectReason::Oversize.label(), start);
+                        return self.refuse(RejectReason::Oversize.label(), offset);
                     }
                 }
-                start = end - rest.len() as u64;
+                offset += (end - start - unread.len()) as u64;
+                start = end - unread.len();
             }
         }
-        if framer.is_mid_frame() {
+        if end > 0 {
             self.frames += 1;
-            self.refuse("truncated", start)?;
+            self.refuse("truncated", offset)?;
         }
         Ok(())
     }
@@ -223,8 +213,8 @@ fn print_line(out: &mut impl Write, line: &impl Serialize) -> Result<(), Stop> {
     out.write_all(b"\n").map_err(Stop::Write)
 }
 
-/// Bytes read at once.
-const CHUNK_BYTES: usize = 64 * 1024;
+/// Bytes read at once, and room for the largest frame that a read has cut.
+const CHUNK_BYTES: usize = 2 * (HEADER_BYTES + MAX_FRAME_SIZE);
 
 #[cfg(test)]
 mod tests {

@@ -4,11 +4,10 @@
 //! each whole frame where it was received, copies nothing of it and allocates nothing. Knows no clock but the tick it is
 //! given, so a test can feed it every cut and every order there is.
 
-use crate::framing::{Step, next_step};
 use corelane_metrics::{CloseReason, Histogram, ShardMetrics, cell};
 use corelane_pool::{BufferPool, PooledBuffer};
 use corelane_rollup::Rollup;
-use corelane_wire::{Answer, Decoder, HEADER_BYTES, RejectReason, encode_answer};
+use corelane_wire::{Answer, Decoder, HEADER_BYTES, RejectReason, Step, encode_answer, next_step};
 
 use crate::carry::{Carry, Resumed};
 use crate::clock::Instant;

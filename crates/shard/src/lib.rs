@@ -19,7 +19,6 @@ mod clock;
 mod close;
 mod connection;
 mod drain;
-mod framing;
 mod inbox;
 pub mod limits;
 mod link;

@@ -211,11 +211,11 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Framer, Step};
+    use crate::{Step, next_step};
 
     fn payload(frame: &AnswerFrame) -> &[u8] {
         let mut input = frame.as_slice();
-        let Step::Frame(payload) = Framer::default().next_step(&mut input) else { panic!("one whole frame") };
+        let Step::Frame(payload) = next_step(&mut input) else { panic!("one whole frame") };
         assert!(input.is_empty());
         payload
     }

@@ -14,7 +14,7 @@
 //! - [`encode`]: the same event in the other direction, for clients and tests.
 //! - [`answer`]: the frames that a server writes.
 //!
-//! Absent on purpose: owned events, serde, buffers (a caller carries what `Step::Begin` hands it), limits that can be
+//! Absent on purpose: owned events, serde, buffers (a caller keeps the unread bytes of its stream), limits that can be
 //! configured.
 
 pub mod answer;
@@ -33,7 +33,7 @@ pub use answer::{
 pub use decode::Decoder;
 pub use encode::{FrameTooLarge, encode_event};
 pub use event::{Event, Point, Points};
-pub use frame::{Framer, Step};
+pub use frame::{Step, next_step};
 pub use reject::RejectReason;
 
 /// Largest payload accepted, in bytes, header not counted. Every holder of a started frame has room for one of these,

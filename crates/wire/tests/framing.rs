@@ -1,7 +1,7 @@
-//! The framer gives the same frames however the stream is cut.
+//! Framing gives the same frames however the stream is cut.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use corelane_wire::{Framer, MAX_FRAME_SIZE, Step};
+use corelane_wire::{HEADER_BYTES, MAX_FRAME_SIZE, Step, next_step};
 use proptest::prelude::*;
 
 /// What a stream says, without the cuts.
@@ -28,48 +28,34 @@ fn naive(mut stream: &[u8]) -> (Vec<Said>, bool) {
     (said, !stream.is_empty())
 }
 
-/// The same by a framer that is fed `chunks`, by a caller that carries cut payloads.
+/// The same step by step, by a caller that keeps the unread bytes of `chunks`.
 fn framed<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Said>, bool) {
-    let mut framer = Framer::default();
     let mut said = Vec::new();
-    let mut carried: Option<(usize, Vec<u8>)> = None;
-    'stream: for chunk in chunks {
-        let mut input = chunk;
+    let mut kept = Vec::new();
+    for chunk in chunks {
+        kept.extend_from_slice(chunk);
+        let mut unread = &kept[..];
         loop {
-            match framer.next_step(&mut input) {
+            let before = unread;
+            match next_step(&mut unread) {
                 Step::Frame(payload) => {
-                    assert!(carried.is_none());
-                    assert!(chunk.as_ptr_range().contains(&payload.as_ptr()), "it lies in the input");
+                    assert_eq!(payload.as_ptr(), before[HEADER_BYTES..].as_ptr(), "it lies in the input");
                     said.push(Said::Frame(payload.to_vec()));
                 }
                 Step::CommitRequest => said.push(Said::CommitRequest),
-                Step::Begin { payload_bytes, part } => {
-                    assert!(!part.is_empty() && part.len() < payload_bytes && input.is_empty());
-                    assert_eq!(carried.replace((payload_bytes, part.to_vec())), None);
-                }
-                Step::Part(part) => {
-                    assert!(!part.is_empty() && input.is_empty());
-                    carried.as_mut().unwrap().1.extend_from_slice(part);
-                }
-                Step::End(part) => {
-                    assert!(!part.is_empty());
-                    let (payload_bytes, mut payload) = carried.take().unwrap();
-                    payload.extend_from_slice(part);
-                    assert_eq!(payload.len(), payload_bytes);
-                    said.push(Said::Frame(payload));
-                }
-                Step::NeedMore => {
-                    assert!(input.is_empty());
+                Step::NeedMore { frame_bytes } => {
+                    assert!(unread == before && unread.len() < frame_bytes);
                     break;
                 }
                 Step::Oversize { declared_bytes } => {
                     said.push(Said::Oversize(declared_bytes));
-                    break 'stream;
+                    return (said, false);
                 }
             }
         }
+        kept = unread.to_vec();
     }
-    (said, framer.is_mid_frame())
+    (said, !kept.is_empty())
 }
 
 fn frame(payload: &[u8]) -> Vec<u8> {

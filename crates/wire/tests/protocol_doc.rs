@@ -23,7 +23,7 @@ fn examples() -> [Vec<u8>; 4] {
 
 fn payload(frame: &[u8]) -> &[u8] {
     let mut input = frame;
-    let Step::Frame(payload) = Framer::default().next_step(&mut input) else { panic!("one whole frame") };
+    let Step::Frame(payload) = next_step(&mut input) else { panic!("one whole frame") };
     assert!(input.is_empty());
     payload
 }
@@ -48,7 +48,7 @@ fn the_example_frame_is_the_stated_event_both_ways() {
 #[test]
 fn the_example_request_and_replies_are_the_stated_ones_both_ways() {
     let [_, request, answer, closing] = examples();
-    assert_eq!(Framer::default().next_step(&mut &request[..]), Step::CommitRequest);
+    assert_eq!(next_step(&mut &request[..]), Step::CommitRequest);
     assert_eq!(decode_answer(payload(&answer)), Ok(Reply::Committed(ANSWER)));
     assert_eq!(encode_answer(ANSWER).as_slice(), answer);
     let (error, code) = ("no byte for 300 s", "idle_timeout");

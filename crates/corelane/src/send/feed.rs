@@ -188,7 +188,7 @@ const SLEEP_MIN: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 pub(super) mod tests {
-    use corelane_wire::{Decoder, Framer, Step};
+    use corelane_wire::{Decoder, Step, next_step};
 
     use super::*;
 
@@ -209,11 +209,10 @@ pub(super) mod tests {
 
     /// The events of whole frames, as `id@timestamp metadata sensor=value{tags} ...`.
     pub(in crate::send) fn events_of(frames: &[u8]) -> Vec<String> {
-        let mut framer = Framer::default();
         let mut decoder = Decoder::new();
         let mut input = frames;
         let mut events = Vec::new();
-        while let Step::Frame(payload) = framer.next_step(&mut input) {
+        while let Step::Frame(payload) = next_step(&mut input) {
             let event = decoder.decode(payload).unwrap();
             let mut text = format!("{}@{}", event.id(), event.timestamp());
             if let Some(metadata) = event.metadata() {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ::clap::Parser;
-use corelane_wire::{Answer, Framer, Step, encode_answer, encode_closing};
+use corelane_wire::{Answer, Step, encode_answer, encode_closing, next_step};
 
 use super::{feed::tests::events_of, *};
 
@@ -40,9 +40,8 @@ impl Server {
     }
 
     fn serve(self, mut stream: TcpStream) -> Vec<String> {
-        let mut framer = Framer::default();
         let mut bytes = [0; 64 * 1024];
-        let mut frame = Vec::new();
+        let mut kept = Vec::new();
         let mut frames = Vec::new();
         let mut answer = Answer::default();
         loop {
@@ -50,16 +49,15 @@ impl Server {
             if count == 0 {
                 return events_of(&frames);
             }
-            let mut input = &bytes[..count];
+            kept.extend_from_slice(&bytes[..count]);
+            let mut unread = &kept[..];
             loop {
-                match framer.next_step(&mut input) {
-                    Step::NeedMore => break,
+                match next_step(&mut unread) {
+                    Step::NeedMore { .. } => break,
                     Step::CommitRequest => stream.write_all(encode_answer(answer).as_slice()).unwrap(),
-                    Step::Begin { part, .. } | Step::Part(part) => frame.extend_from_slice(part),
-                    Step::Frame(part) | Step::End(part) => {
-                        frame.extend_from_slice(part);
-                        frames.extend_from_slice(&(frame.len() as u32).to_be_bytes());
-                        frames.append(&mut frame);
+                    Step::Frame(payload) => {
+                        frames.extend_from_slice(&(payload.len() as u32).to_be_bytes());
+                        frames.extend_from_slice(payload);
                         match self {
                             Self::Commits => answer.committed += 1,
                             Self::Rejects => answer.rejected += 1,
@@ -75,6 +73,7 @@ impl Server {
                     Step::Oversize { .. } => panic!("no such frame is sent"),
                 }
             }
+            kept = unread.to_vec();
         }
     }
 }
