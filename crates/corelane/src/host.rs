@@ -4,7 +4,7 @@
 use std::io;
 
 use corelane_pool::{BUFFER_BYTES, BUFFERS_MAX};
-use corelane_shard::limits::POOL_BUFFERS_MIN;
+use corelane_shard::limits::{CLOSING_MAX, POOL_BUFFERS_MIN};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Said};
@@ -19,11 +19,10 @@ pub(crate) struct Placement {
 }
 
 /// Descriptors of a shard: listener, eventfd, receive ring, glommio's three rings, their eventfds and timers, with some to
-/// spare.
-const DESCRIPTORS_PER_SHARD: u64 = 24;
-/// Descriptors of the rest: standard streams, the control plane's sockets (64 connections), reading /proc, the tail of
-/// connections that linger.
-const DESCRIPTORS_BESIDES: u64 = 256;
+/// spare; and connections that linger.
+const DESCRIPTORS_PER_SHARD: u64 = 24 + CLOSING_MAX as u64;
+/// Descriptors of the rest: standard streams, the control plane's sockets (64 connections), reading /proc.
+const DESCRIPTORS_BESIDES: u64 = 104;
 
 /// Locked memory that a shard's rings need from hosts that count it.
 const LOCKED_BYTES_MIN: u64 = 512 * 1024;
@@ -195,10 +194,10 @@ mod tests {
     fn a_stated_number_of_connections_must_fit_and_the_default_is_lowered() {
         let default = Said { value: 10_000, source: Source::Default("max-connections".into()) };
         let (fits, warning) = fit_connections(&default, 1, 1024).unwrap();
-        assert_eq!(fits, 1024 - 24 - 256);
-        assert!(warning.unwrap().contains("ulimit -n 10280"));
+        assert_eq!(fits, 1024 - 256);
+        assert!(warning.unwrap().contains("ulimit -n 10256"));
         assert_eq!(fit_connections(&default, 1, 20_000).unwrap(), (10_000, None));
-        assert!(fit_connections(&said(10_000), 1, 1024).unwrap_err().to_string().contains("set it to 744 at most"));
+        assert!(fit_connections(&said(10_000), 1, 1024).unwrap_err().to_string().contains("set it to 768 at most"));
         assert!(fit_connections(&default, 1, 100).is_err());
     }
 

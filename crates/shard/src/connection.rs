@@ -111,6 +111,8 @@ impl Connection {
     fn decide(&mut self, payload: &[u8], core: &mut Core) -> Result<(), Broken> {
         match core.decoder.decode(payload) {
             Ok(event) => {
+                #[cfg(test)]
+                tests::panic_if_asked(event.id());
                 let points = event.points();
                 core.metrics.add(cell::FRAMES_ACCEPTED, 1);
                 core.metrics.add(cell::POINTS, points.len() as u64);
@@ -197,12 +199,15 @@ impl Connection {
         self.decided
     }
 
-    /// Changes whenever a frame or commit request ends.
-    pub(crate) fn boundaries(&self) -> u64 {
-        self.boundaries
+    /// The number of the frame that is begun and not finished: `None` between frames, another one for each frame.
+    pub(crate) fn begun_frame(&self) -> Option<u64> {
+        self.is_mid_frame().then_some(self.boundaries)
     }
 
     fn decided_frames(&self) -> u64 {
         self.decided.committed + self.decided.rejected
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,6 +74,10 @@ pub const TURN_STEPS: usize = 512;
 /// Rejected frames with no accepted one between, after which a connection is closed.
 pub const REJECTED_RUN_MAX: u32 = 64;
 
+/// Connections that are closing, a shard, besides the open ones: each keeps its slot and descriptor for [`LINGER`]. When
+/// so many linger and all others are open, new ones are refused.
+pub const CLOSING_MAX: usize = 128;
+
 /// Answers that wait because the peer does not read them.
 pub const UNREAD_ANSWER_BYTES_MAX: usize = 64 * 1024;
 const _: () = assert!(UNREAD_ANSWER_BYTES_MAX <= BUFFER_BYTES, "unread answers wait in one buffer");

@@ -152,3 +152,6 @@ async fn tick(shard: std::rc::Weak<RefCell<Shard>>) {
         rest = shard.borrow().tick_at.since(now);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,8 @@ use crate::connection::{Core, Outcome};
 use crate::drain::Drain;
 use crate::inbox::{InboxTable, Received};
 use crate::limits::{
-    ACCEPT_RETRY, FLUSH_EVERY, KEPT_BACK_BUFFERS, TICK, TURN_COMPLETIONS, TURN_WAIT, UNREAD_ANSWER_BYTES_MAX,
+    ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, KEPT_BACK_BUFFERS, TICK, TURN_COMPLETIONS, TURN_WAIT,
+    UNREAD_ANSWER_BYTES_MAX,
 };
 use crate::peer::{Peer, PeerTable, Phase, Receiving};
 use crate::receive_ring::{Completion, RECEIVED_AT, ReceiveRing};
@@ -46,6 +47,8 @@ pub(crate) struct Shard {
     /// Most buffers in use at once since the last tick.
     pub(crate) pool_peak: usize,
     pub(crate) backlog_next: usize,
+    /// Pool waits at the last tick.
+    pub(crate) waits_at_tick: u64,
 }
 
 pub(crate) enum Accepting {
@@ -80,10 +83,10 @@ impl Shard {
                 tick: now.milliseconds(),
             },
             ring,
-            peers: PeerTable::new(limits.connections_max),
+            peers: PeerTable::new(limits.connections_max + CLOSING_MAX),
             inboxes: InboxTable::new(limits.pool_buffers),
-            run_queue: VecDeque::with_capacity(limits.connections_max),
-            wait_queue: VecDeque::with_capacity(limits.connections_max),
+            run_queue: VecDeque::with_capacity(limits.connections_max + CLOSING_MAX),
+            wait_queue: VecDeque::with_capacity(limits.connections_max + CLOSING_MAX),
             accepting: Accepting::Armed(listener),
             connections: 0,
             drain: None,
@@ -92,6 +95,7 @@ impl Shard {
             tick_at: now + TICK,
             pool_peak: 0,
             backlog_next: 0,
+            waits_at_tick: 0,
             config,
         };
         shard.refill();
@@ -217,11 +221,11 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.runnable = false;
         let Some(received) = self.inboxes.pop_front(&mut peer.inbox) else { return };
-        let boundaries = peer.connection.boundaries();
+        let begun = peer.connection.begun_frame();
         // A bug that one peer's bytes bring out costs that peer its connection, not everybody theirs. What `core` holds is
         // whole after a panic: counters are integers, the decoder starts over with each frame.
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.connection.serve(received, &mut self.core)));
-        if peer.connection.boundaries() != boundaries {
+        if peer.connection.begun_frame() != begun {
             peer.begun_at = self.now;
         }
         match outcome {
@@ -281,12 +285,8 @@ impl Shard {
             return if result <= 0 { self.stop_waiting(slot, -result) } else { self.discard(slot, result as u64) };
         }
         let bytes = result.max(0) as usize;
-        let boundaries = peer.connection.boundaries();
         let core = &mut self.core;
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.connection.take_back_carry(buffer, bytes, core)));
-        if peer.connection.boundaries() != boundaries {
-            peer.begun_at = now;
-        }
         match outcome {
             Ok(Ok(())) if result <= 0 => return self.stop_waiting(slot, -result),
             Ok(Ok(())) => {}

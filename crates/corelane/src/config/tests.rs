@@ -86,3 +86,24 @@ fn a_flag_wins_over_a_file_and_a_file_over_the_default() {
     let config = Config::resolve(flags).unwrap();
     assert_eq!((config.backlog, config.max_series), (9, 8));
 }
+
+#[test]
+fn the_sample_file_holds_every_key_with_its_default() {
+    let sample = include_str!("../../../../deploy/corelane.toml");
+    // A comment has a blank behind its `#`, a key without default has none.
+    let whole: String = sample
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|key| key.starts_with(char::is_alphabetic)).unwrap_or(line))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    config_of(sample);
+    config_of(&whole);
+    let keys = |text: &str| toml::from_str::<toml::Table>(text).unwrap();
+    let (stated, all) = (keys(sample), keys(&whole));
+    assert_eq!(all.len(), settings::SETTINGS.len());
+    for setting in settings::SETTINGS {
+        let text = stated.get(setting.key).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        assert_eq!(text.as_deref(), setting.default, "{}", setting.key);
+        assert!(all.contains_key(setting.key), "{}", setting.key);
+    }
+}

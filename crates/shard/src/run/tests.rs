@@ -1,0 +1,90 @@
+#![allow(clippy::disallowed_types, reason = "the test stands on both sides of the border")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, mpsc};
+
+use corelane_metrics::{CloseReason, Sample, Totals, cell};
+use corelane_ring::{Drain, telemetry_ring};
+use corelane_rollup::snapshot_lane;
+use corelane_wire::encode_event;
+
+use super::*;
+use crate::limits::POOL_BUFFERS_MIN;
+use crate::listener::bind_listeners;
+
+struct Running {
+    address: SocketAddr,
+    link: ShardLink,
+    thread: ShardThread,
+    samples: Drain<SAMPLE_WORDS>,
+}
+
+fn start() -> Running {
+    let listener = bind_listeners("127.0.0.1:0".parse().unwrap(), 1, 16).unwrap().remove(0);
+    let address = listener.local_addr().unwrap();
+    let (recorder, samples) = telemetry_ring(4096);
+    let link = ShardLink::new().unwrap();
+    let (accepting, accepts) = mpsc::channel();
+    let second = std::time::Duration::from_secs(10);
+    let config = ShardConfig {
+        index: 0,
+        core: 0,
+        limits: Limits {
+            pool_buffers: POOL_BUFFERS_MIN,
+            connections_max: 8,
+            series_max: 16,
+            idle_timeout: second,
+            frame_timeout: second,
+            drain_timeout: second,
+        },
+        recorder,
+        series: snapshot_lane().1,
+        events: Arc::new(ArrayQueue::new(4)),
+        link: link.clone(),
+        loads: LoadTable::new(1),
+        allocations: Allocations::default,
+        on_accept_error: Box::new(|_| ()),
+        on_accepting: Box::new(move || accepting.send(()).unwrap()),
+        on_end: Box::new(|| ()),
+    };
+    let thread = spawn(config, listener).unwrap();
+    accepts.recv().unwrap();
+    Running { address, link, thread, samples }
+}
+
+fn frame(id: &str) -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode_event(&mut frame, id, 1, None, [("s", 1.0, None)].into_iter()).unwrap();
+    frame
+}
+
+/// Sends, asks for a commit, and gives everything the server writes until it closes or has answered.
+fn exchange(stream: &mut TcpStream, id: &str) -> Vec<u8> {
+    stream.write_all(&[frame(id), vec![0; 4]].concat()).unwrap();
+    let mut answer = vec![0; 4096];
+    let bytes = stream.read(&mut answer).unwrap();
+    answer.truncate(bytes);
+    answer
+}
+
+#[test]
+fn a_panic_in_one_connection_closes_that_connection_only() {
+    let Running { address, link, thread, mut samples } = start();
+    let mut honest = TcpStream::connect(address).unwrap();
+    let mut unlucky = TcpStream::connect(address).unwrap();
+    assert!(!exchange(&mut honest, "honest").is_empty());
+    assert!(!exchange(&mut unlucky, "unlucky").is_empty());
+    let last = exchange(&mut unlucky, "panics");
+    assert!(String::from_utf8_lossy(&last).contains("panic"), "the last frame has the code");
+    assert_eq!(unlucky.read(&mut [0; 16]).unwrap(), 0, "closed");
+    assert!(!exchange(&mut honest, "honest").is_empty());
+    drop(honest);
+    link.drain();
+    thread.join().unwrap();
+    let mut totals = Totals::new(1);
+    samples.drain(|words| totals.apply(0, Sample::from_words(words).unwrap()));
+    assert_eq!(totals.counter(0, cell::connections_closed(CloseReason::Panic)), 1);
+    assert_eq!(totals.counter(0, cell::FRAMES_ACCEPTED), 3);
+    assert_eq!(totals.gauge(0, cell::CONNECTIONS), 0.0);
+}
