@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_types, reason = "proptest shares its strategies between them")]
+
 use corelane_pool::{BUFFER_BYTES, SMALL_BYTES_MAX};
 use corelane_wire::{MAX_FRAME_SIZE, Reply, decode_answer, encode_event};
 use proptest::prelude::*;
