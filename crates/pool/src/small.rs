@@ -51,7 +51,7 @@ impl BufferPool {
         let class = CLASS_BYTES.iter().position(|&size| bytes <= size)?;
         let mut slabs = self.shared.slabs.borrow_mut();
         if slabs.open[class].is_empty() {
-            let (index, span) = self.shared.take()?;
+            let (index, span) = if self.shared.is_short() { None } else { self.shared.take() }?;
             slabs.cut(index, span, class);
         }
         let (span, slab, slot) = slabs.take_slot(class);
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_slot_holds_what_was_asked_for_and_no_more_than_its_class() {
-        let pool = BufferPool::new(3).unwrap();
+        let pool = BufferPool::new(3, 0).unwrap();
         for (asked, got) in [(1, 1024), (1024, 1024), (1025, 4096), (16_384, 16_384)] {
             assert_eq!(pool.acquire_small(asked).unwrap().len(), got);
         }
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn one_buffer_serves_as_many_slots_as_fit_and_is_whole_again_afterwards() {
-        let pool = BufferPool::new(1).unwrap();
+        let pool = BufferPool::new(1, 0).unwrap();
         for class in CLASS_BYTES {
             let slots: Vec<_> = std::iter::from_fn(|| pool.acquire_small(class)).collect();
             assert_eq!(slots.len(), BUFFER_BYTES / class);

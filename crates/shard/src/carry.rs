@@ -115,12 +115,12 @@ impl Carry {
         }
     }
 
-    /// Gives the buffer away to receive the rest of the frame into: its bytes `.1..` lack `.2`. Takes a buffer of the pool
-    /// for a start that lies in a small slot; `None` when there is none, or nothing begun that holds memory.
+    /// Gives the buffer away to receive the rest of the frame into: its bytes `.1..` lack `.2`. Takes a buffer that
+    /// was kept back for a start that lies in a small slot; `None` when there is none, or nothing begun that holds memory.
     pub(crate) fn lend(&mut self, pool: &BufferPool) -> Option<(PooledBuffer, usize, usize)> {
         let (buffer, len, frame_bytes) = match std::mem::take(self) {
             Self::Whole { buffer, len, frame_bytes } => (buffer, len, frame_bytes),
-            Self::Small { slot, len, frame_bytes } => match pool.acquire() {
+            Self::Small { slot, len, frame_bytes } => match pool.acquire_kept_back() {
                 Some(mut buffer) => {
                     buffer[..len].copy_from_slice(&slot[..len]);
                     (buffer, len, frame_bytes)

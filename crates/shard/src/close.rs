@@ -9,7 +9,7 @@ use rustix::net::{SendFlags, Shutdown};
 
 use crate::clock::unix_nanoseconds;
 use crate::connection::Broken;
-use crate::limits::{KEPT_BACK_BUFFERS, LINGER, LINGER_BYTES_MAX, REJECTED_RUN_MAX, UNREAD_ANSWER_BYTES_MAX};
+use crate::limits::{LINGER, LINGER_BYTES_MAX, REJECTED_RUN_MAX, UNREAD_ANSWER_BYTES_MAX};
 use crate::peer::{Output, Phase, Receiving};
 use crate::shard::Shard;
 
@@ -57,8 +57,7 @@ impl Shard {
         let answers = &self.core.answers;
         let sent = if peer.output.is_some() { 0 } else { send(&peer.socket, answers) };
         let kept = keep_unsent(&mut peer.output, &answers[sent..], || {
-            let pool = &self.core.pool;
-            let buffer = (pool.free() > KEPT_BACK_BUFFERS).then(|| pool.acquire()).flatten()?;
+            let buffer = self.core.pool.acquire()?;
             Some(Output { buffer, start: 0, end: 0, since: self.now })
         });
         self.core.answers.clear();

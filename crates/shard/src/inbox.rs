@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn buffers_leave_an_inbox_in_the_order_in_which_they_came() {
-        let pool = BufferPool::new(6).unwrap();
+        let pool = BufferPool::new(6, 0).unwrap();
         let mut table = InboxTable::new(6);
         let mut inboxes = [Inbox::default(), Inbox::default()];
         let received = || {

@@ -67,7 +67,7 @@ impl Shard {
     /// Everything the shard will ever use, made on its own thread.
     pub(crate) fn new(config: ShardConfig, listener: TcpListener) -> io::Result<Self> {
         let limits = &config.limits;
-        let pool = BufferPool::new(limits.pool_buffers)?;
+        let pool = BufferPool::new(limits.pool_buffers, KEPT_BACK_BUFFERS)?;
         let mut ring = ReceiveRing::new(limits.lent_buffers(), limits.pool_buffers, config.link.wake_fd())?;
         ring.accept(listener.as_fd());
         let mut metrics = ShardMetrics::new();
@@ -325,8 +325,9 @@ impl Shard {
     /// Lends the kernel its share of free buffers, and lets as many receivers go on as there are buffers for.
     pub(crate) fn refill(&mut self) {
         let share = self.config.limits.lent_buffers();
-        while self.ring.lent() < share && self.core.pool.free() > KEPT_BACK_BUFFERS {
-            let Some(buffer) = self.core.pool.acquire() else { break };
+        while self.ring.lent() < share
+            && let Some(buffer) = self.core.pool.acquire()
+        {
             self.ring.lend(buffer);
         }
         for _ in 0..self.ring.lent().min(self.wait_queue.len()) {

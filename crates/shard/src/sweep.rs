@@ -6,7 +6,7 @@ use std::time::Duration;
 use corelane_metrics::{CloseReason, Histogram, cell};
 
 use crate::clock::{Instant, thread_cpu_nanoseconds};
-use crate::limits::{BACKLOG_SAMPLE, EVICT_AFTER, KEPT_BACK_BUFFERS, LENT_BUFFERS_MIN, TICK};
+use crate::limits::{BACKLOG_SAMPLE, EVICT_AFTER, LENT_BUFFERS_MIN, TICK};
 use crate::peer::{Peer, Phase, Receiving};
 use crate::shard::{Accepting, Shard};
 
@@ -69,7 +69,7 @@ impl Shard {
         }
         let waits = self.core.metrics.get(cell::POOL_WAITS);
         let waited = waits != std::mem::replace(&mut self.waits_at_tick, waits) || !self.wait_queue.is_empty();
-        let short = self.core.pool.free() <= KEPT_BACK_BUFFERS && self.ring.lent() < LENT_BUFFERS_MIN;
+        let short = self.core.pool.is_short() && self.ring.lent() < LENT_BUFFERS_MIN;
         // Others wait for memory that a silent frame holds.
         if let Some((_, slot)) = silent
             && waited

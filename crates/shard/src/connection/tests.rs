@@ -66,7 +66,7 @@ fn feed(stream: &[u8], chunks: &[usize], pool: &BufferPool) -> (Connection, Core
 
 #[test]
 fn frame_split_at_every_byte_decodes_the_same() {
-    let pool = BufferPool::new(2).unwrap();
+    let pool = BufferPool::new(2, 0).unwrap();
     let stream = [frame(60), frame(300), vec![0; 4], frame(1_100)].concat();
     for cut in 1..stream.len() {
         let (connection, core) = feed(&stream, &[cut, stream.len()], &pool);
@@ -80,7 +80,7 @@ fn frame_split_at_every_byte_decodes_the_same() {
 
 #[test]
 fn a_begun_frame_keeps_what_came_and_no_more_than_one_buffer() {
-    let pool = BufferPool::new(2).unwrap();
+    let pool = BufferPool::new(2, 0).unwrap();
     let stream = frame(MAX_FRAME_SIZE);
     for (came, small) in [(3, None), (4, Some(true)), (SMALL_BYTES_MAX, Some(true)), (SMALL_BYTES_MAX + 1, Some(false))]
     {
@@ -100,7 +100,7 @@ fn a_begun_frame_keeps_what_came_and_no_more_than_one_buffer() {
 
 #[test]
 fn with_no_slot_left_the_receive_buffer_itself_is_kept() {
-    let pool = BufferPool::new(1).unwrap();
+    let pool = BufferPool::new(1, 0).unwrap();
     let stream = frame(5_000);
     let (connection, mut core) = feed(&stream[..1_000], &[1_000], &pool);
     assert_eq!((connection.carried_bytes(), pool.free()), (1_000, 0));
@@ -120,7 +120,7 @@ fn with_no_slot_left_the_receive_buffer_itself_is_kept() {
 
 #[test]
 fn an_answer_covers_the_frames_before_its_request() {
-    let pool = BufferPool::new(2).unwrap();
+    let pool = BufferPool::new(2, 0).unwrap();
     let bad = [0, 0, 0, 1, 0xff];
     let stream = [frame(60), vec![0; 4], bad.to_vec(), vec![0; 4], frame(60), frame(60), vec![0; 4]].concat();
     let (_, core) = feed(&stream, &[7], &pool);
@@ -135,7 +135,7 @@ fn an_answer_covers_the_frames_before_its_request() {
 
 #[test]
 fn a_turn_has_a_budget() {
-    let pool = BufferPool::new(1).unwrap();
+    let pool = BufferPool::new(1, 0).unwrap();
     let (mut connection, mut core) = (Connection::default(), core(&pool));
     let mut buffer = pool.acquire().unwrap();
     let requests = 2 * TURN_STEPS;
@@ -147,7 +147,7 @@ fn a_turn_has_a_budget() {
 
 #[test]
 fn sixty_four_rejected_frames_in_a_row_cost_the_connection_and_an_accepted_one_forgives() {
-    let pool = BufferPool::new(1).unwrap();
+    let pool = BufferPool::new(1, 0).unwrap();
     let serve = |stream: &[u8]| {
         let (mut connection, mut core) = (Connection::default(), core(&pool));
         let mut buffer = pool.acquire().unwrap();
@@ -174,7 +174,7 @@ proptest! {
         chunks in prop::collection::vec(
             prop_oneof![1 => 1usize..8, 2 => 1usize..3_000, 2 => 3_000usize..BUFFER_BYTES], 1..8),
     ) {
-        let pool = BufferPool::new(3).unwrap();
+        let pool = BufferPool::new(3, 0).unwrap();
         let stream: Vec<u8> = sizes.iter().flat_map(|&bytes| frame(bytes)).collect();
         let (connection, core) = feed(&stream, &chunks, &pool);
         prop_assert_eq!(connection.decided(), Answer { committed: sizes.len() as u64, rejected: 0 });
