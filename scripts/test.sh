@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every check this repository has, in the order in which a mistake costs least to find. Stops at the first that fails.
 #
-# Needs what the README names: Linux, Rust, a C compiler, make, git, Python 3 with pip. What else it uses it installs into
-# the target directory (as root, if Python lacks pip and venv: two Debian packages), from the package registries.
+# Needs what the README names: Linux, Rust, gcc, make, git, Python 3 with pip. What else it uses it installs into the
+# target directory from the package registries; on Debian, as root, it installs pip itself if need be.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +21,7 @@ python_with_cbor2() {
         # Debian ships Python without ensurepip: no environment then, a directory of packages does as well.
         rm -rf "$dir"
         if ! python3 -m pip --version >/dev/null 2>&1; then
-            apt-get install -y python3-pip >&2
+            apt-get update -q >&2 && apt-get install -qy python3-pip >&2
         fi
         python3 -m pip install --quiet --target "$dir/packages" cbor2 >&2
         mkdir -p "$dir/bin"
