@@ -115,6 +115,11 @@ impl Carry {
         }
     }
 
+    /// Whether [`lend`](Self::lend) has a buffer to give, its own or one that was kept back.
+    pub(crate) fn can_lend(&self, pool: &BufferPool) -> bool {
+        matches!(self, Self::Whole { .. }) || (matches!(self, Self::Small { .. }) && pool.free() > 0)
+    }
+
     /// Gives the buffer away to receive the rest of the frame into: its bytes `.1..` lack `.2`. Takes a buffer that
     /// was kept back for a start that lies in a small slot; `None` when there is none, or nothing begun that holds memory.
     pub(crate) fn lend(&mut self, pool: &BufferPool) -> Option<(PooledBuffer, usize, usize)> {

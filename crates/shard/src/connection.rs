@@ -153,6 +153,11 @@ impl Connection {
         self.decide(&buffer[HEADER_BYTES..frame_bytes], core)
     }
 
+    /// Whether [`lend_carry`](Self::lend_carry) has a buffer to give.
+    pub(crate) fn can_lend_carry(&self, pool: &BufferPool) -> bool {
+        self.carry.can_lend(pool)
+    }
+
     /// Gives away the buffer of the begun frame, to be filled from `.1` on with the `.2` bytes it lacks.
     pub(crate) fn lend_carry(&mut self, pool: &BufferPool) -> Option<(PooledBuffer, usize, usize)> {
         self.carry.lend(pool)

@@ -348,8 +348,10 @@ impl Shard {
         }
         let begun_at = |peers: &mut PeerTable, slot: usize| {
             let peer = peers.get_mut(slot)?;
-            // Bytes that were received before must be read before.
-            let ready = peer.phase == Phase::Open && peer.inbox.is_empty() && peer.connection.carry_holds_memory();
+            // Bytes that were received before must be read before. Whoever has taken the buffer kept back can go on, so
+            // there is always one who can.
+            let ready =
+                peer.phase == Phase::Open && peer.inbox.is_empty() && peer.connection.can_lend_carry(&self.core.pool);
             ready.then_some(peer.begun_at)
         };
         let oldest = (0..self.wait_queue.len())
