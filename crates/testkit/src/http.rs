@@ -1,0 +1,73 @@
+//! HTTP/1.1 as far as a scrape needs it: GET, one connection, answers with a length.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::DEADLINE;
+
+/// A connection that is kept between requests.
+#[derive(Debug)]
+pub struct HttpConnection {
+    stream: BufReader<TcpStream>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Response {
+    /// Status code.
+    pub status: u16,
+    /// The whole body.
+    pub body: String,
+}
+
+impl HttpConnection {
+    /// # Errors
+    /// When nobody listens.
+    pub fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Asks and waits for the whole answer.
+    ///
+    /// # Errors
+    /// When the connection breaks, or the answer is none that this understands.
+    pub fn get(&mut self, path: &str) -> io::Result<Response> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        let status = self.line()?.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or(io::ErrorKind::InvalidData)?;
+        let mut bytes = 0;
+        loop {
+            let line = self.line()?.to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(length) = line.strip_prefix("content-length:") {
+                bytes = length.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
+            }
+        }
+        let mut body = vec![0; bytes];
+        self.stream.read_exact(&mut body)?;
+        let body = String::from_utf8(body).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(Response { status, body })
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        match self.stream.read_line(&mut line)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(line.trim_end().to_owned()),
+        }
+    }
+}
+
+/// Asks over a connection of its own.
+///
+/// # Errors
+/// As [`HttpConnection`].
+pub fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
+    HttpConnection::open(address)?.get(path)
+}
