@@ -36,6 +36,9 @@ const _: () = assert!(RING_SLOTS >= RING_SLOTS_MIN);
 /// How long starting may take before it is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long the kernel may take to release a killed server's port.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What wakes the main thread.
 enum Event {
     Signal,
@@ -71,7 +74,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     };
     let control_listener =
         TcpListener::bind(config.control).map_err(|error| cannot_listen("--control", config.control, &error))?;
-    let listeners = bind_listeners(config.listen, shards, config.backlog)
+    let listeners = bind_data_port(config.listen, shards, config.backlog)
         .map_err(|error| cannot_listen("--listen", config.listen, &error))?;
     let listen = local_address(&listeners[0])?;
     let control = local_address(&control_listener)?;
@@ -259,6 +262,20 @@ fn log_totals(totals: &Totals) {
     let accepted = totals.counter_sum(cell::FRAMES_ACCEPTED);
     let bytes = totals.counter_sum(cell::RECEIVED_BYTES);
     tracing::info!(accepted, rejected, bytes, "stopped");
+}
+
+/// A killed server's sockets live for a moment after it, until the kernel has taken its rings apart: a port in use is
+/// tried again for that long.
+fn bind_data_port(address: SocketAddr, shards: usize, backlog: u32) -> io::Result<Vec<TcpListener>> {
+    let deadline = Instant::now() + RELEASE_TIMEOUT;
+    loop {
+        match bind_listeners(address, shards, backlog) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn cannot_listen(flag: &str, address: SocketAddr, error: &io::Error) -> Failure {

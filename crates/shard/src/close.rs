@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use corelane_metrics::{CloseReason, SecurityEvent, SecurityKind, cell};
 use corelane_wire::{Answer, encode_closing};
+use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 
 use crate::clock::unix_nanoseconds;
@@ -55,7 +56,11 @@ impl Shard {
         self.flush();
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let answers = &self.core.answers;
-        let sent = if peer.output.is_some() { 0 } else { send(&peer.socket, answers) };
+        let sent = if peer.output.is_some() { Some(0) } else { send(&peer.socket, answers) };
+        let Some(sent) = sent else {
+            // Nobody is there to read them; the receive that is under way ends the connection.
+            return self.core.answers.clear();
+        };
         let kept = keep_unsent(&mut peer.output, &answers[sent..], || {
             let buffer = self.core.pool.acquire()?;
             Some(Output { buffer, start: 0, end: 0, since: self.now })
@@ -76,7 +81,9 @@ impl Shard {
         let peer = self.peers.get_mut(slot).expect("an operation under way keeps its slot");
         peer.waits_writable = false;
         if let Some(output) = &mut peer.output {
-            let sent = send(&peer.socket, &output.buffer[output.start..output.end]);
+            // What cannot be sent any more counts as sent: there is nobody to send it to.
+            let unsent = &output.buffer[output.start..output.end];
+            let sent = send(&peer.socket, unsent).unwrap_or(unsent.len());
             output.start += sent;
             if output.start < output.end {
                 if sent > 0 {
@@ -130,6 +137,7 @@ impl Shard {
     /// Ends the receive of a connection that is done, then closes its socket: a slot lives as long as the kernel works on it.
     pub(crate) fn finish(&mut self, slot: usize) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.output = None;
         let first = std::mem::replace(&mut peer.phase, Phase::Closed) != Phase::Closed;
         if peer.is_in_flight() {
             if first {
@@ -212,9 +220,13 @@ fn keep_unsent(output: &mut Option<Output>, unsent: &[u8], make: impl FnOnce() -
     true
 }
 
-/// Bytes that the socket took. An error is not told here: the receive that is under way ends with it.
-fn send(socket: &OwnedFd, bytes: &[u8]) -> usize {
-    rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).unwrap_or(0)
+/// Bytes that the socket took, `None` when it will never take any again.
+fn send(socket: &OwnedFd, bytes: &[u8]) -> Option<usize> {
+    match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Ok(sent) => Some(sent),
+        Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => Some(0),
+        Err(_) => None,
+    }
 }
 
 /// The peer's address, or the unspecified one when it is gone already.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use corelane_metrics::{CloseReason, Histogram, cell};
 
 use crate::clock::{Instant, thread_cpu_nanoseconds};
-use crate::limits::{BACKLOG_SAMPLE, EVICT_AFTER, LENT_BUFFERS_MIN, TICK};
+use crate::limits::{BACKLOG_SAMPLE, EVICT_AFTER, KEPT_BACK_BUFFERS, LENT_BUFFERS_MIN, TICK};
 use crate::peer::{Peer, Phase, Receiving};
 use crate::shard::{Accepting, Shard};
 
@@ -45,7 +45,6 @@ impl Shard {
     }
 
     fn sweep(&mut self) {
-        let mut silent: Option<(Instant, usize)> = None;
         for slot in 0..self.peers.slots_used() {
             let Some(peer) = self.peers.get_mut(slot) else { continue };
             match judge(peer, self.now, self.config.limits.frame_timeout, self.config.limits.idle_timeout) {
@@ -55,26 +54,31 @@ impl Shard {
                         self.give_up_output(slot);
                     }
                     self.close(slot, reason);
-                    continue;
                 }
-                Verdict::Finish => {
-                    self.finish(slot);
-                    continue;
-                }
-            }
-            let peer = self.peers.get_mut(slot).expect("it stayed");
-            if is_evictable(peer, self.now) && silent.is_none_or(|(longest, _)| peer.last_byte_at < longest) {
-                silent = Some((peer.last_byte_at, slot));
+                Verdict::Finish => self.finish(slot),
             }
         }
+        self.evict_silent_frames();
+    }
+
+    /// While others wait for memory that silent frames hold, gives those up that have been silent longest.
+    fn evict_silent_frames(&mut self) {
         let waits = self.core.metrics.get(cell::POOL_WAITS);
         let waited = waits != std::mem::replace(&mut self.waits_at_tick, waits) || !self.wait_queue.is_empty();
-        let short = self.core.pool.is_short() && self.ring.lent() < LENT_BUFFERS_MIN;
-        // Others wait for memory that a silent frame holds.
-        if let Some((_, slot)) = silent
-            && waited
-            && short
-        {
+        if !waited || self.ring.lent() >= LENT_BUFFERS_MIN {
+            return;
+        }
+        // A few a tick: each is looked for among all connections.
+        for _ in 0..LENT_BUFFERS_MIN {
+            if self.core.pool.free() >= KEPT_BACK_BUFFERS + LENT_BUFFERS_MIN {
+                return;
+            }
+            let (now, peers) = (self.now, &mut self.peers);
+            let silent = (0..peers.slots_used()).filter_map(|slot| {
+                let peer = peers.get_mut(slot)?;
+                is_evictable(peer, now).then_some((peer.last_byte_at, slot))
+            });
+            let Some((_, slot)) = silent.min() else { return };
             self.close(slot, CloseReason::FrameTimeout);
         }
     }

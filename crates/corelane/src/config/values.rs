@@ -9,6 +9,9 @@ use jiff::SignedDuration;
 
 use super::LogFormat;
 
+/// Largest size. Larger ones are typing errors.
+const SIZE_MAX: ByteSize = ByteSize::tib(16);
+
 /// `127.0.0.1:7600`, `[::1]:7600`, `localhost:7600`.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let mend = "write HOST:PORT, as 127.0.0.1:7600 or [::]:7600";
@@ -44,6 +47,9 @@ pub(super) fn core_list(text: &str) -> Result<Vec<usize>, String> {
 /// `64MiB`, `1GB`, or plain bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let size: ByteSize = text.parse().map_err(|_| "is not a size; write a number and a unit, as 64MiB".to_owned())?;
+    if size > SIZE_MAX {
+        return Err(format!("is out of range; write at most {SIZE_MAX}"));
+    }
     Ok(size.as_u64())
 }
 
