@@ -11,7 +11,7 @@ use crate::{HEADER_BYTES, RejectReason};
 /// How far a connection's frames are decided: the first `committed + rejected` of them, in the order they were sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// Frames of that prefix that are on stable storage, or counted where there is no journal.
+    /// Accepted frames of that prefix.
     pub committed: u64,
     /// Frames of that prefix that were refused.
     pub rejected: u64,
@@ -225,8 +225,8 @@ mod tests {
         for (committed, rejected) in [(0, 0), (23, 24), (1_000_000, 70_000), (u64::MAX, u64::MAX)] {
             let answer = Answer { committed, rejected };
             assert_eq!(decode_answer(payload(&encode_answer(answer))), Ok(Reply::Committed(answer)));
-            let frame = encode_closing("ein Grund", "max_age", answer);
-            let expected = Reply::Closing { error: "ein Grund", code: "max_age", answer };
+            let frame = encode_closing("ein Grund", "shutdown", answer);
+            let expected = Reply::Closing { error: "ein Grund", code: "shutdown", answer };
             assert_eq!(decode_answer(payload(&frame)), Ok(expected));
         }
     }
