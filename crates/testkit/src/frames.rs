@@ -46,6 +46,7 @@ pub fn event_of(id: &str, timestamp: u64, payload_bytes: usize) -> Vec<u8> {
     let with = |metadata: &str| encoded(id, timestamp, Some(metadata), [("level", 0.5, None)].into_iter());
     // From 256 bytes on, metadata has a head of three.
     let least = with(&"m".repeat(256)).len() - HEADER_BYTES;
+    assert!(payload_bytes >= least, "at least {least} bytes");
     let frame = with(&"m".repeat(256 + payload_bytes - least));
     assert_eq!(frame.len(), HEADER_BYTES + payload_bytes);
     frame

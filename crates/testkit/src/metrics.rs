@@ -1,11 +1,12 @@
 //! A scrape as numbers by name and labels.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// Label names and values.
 type Labels = BTreeMap<String, String>;
 
-/// The samples of one scrape.
+/// The samples of one scrape. Printed, it is those that tell something.
 #[derive(Debug)]
 pub struct Metrics {
     samples: BTreeMap<String, Vec<(Labels, f64)>>,
@@ -105,6 +106,18 @@ impl Metrics {
 
     fn labelled(&self, name: &str) -> impl Iterator<Item = (&Labels, f64)> {
         self.samples.get(name).into_iter().flatten().map(|(labels, value)| (labels, *value))
+    }
+}
+
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, samples) in self.samples.iter().filter(|(name, _)| !name.ends_with("_bucket")) {
+            for (labels, value) in samples.iter().filter(|(_, value)| *value != 0.0) {
+                let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
+                writeln!(f, "{name} {} {value}", labels.join(" "))?;
+            }
+        }
+        Ok(())
     }
 }
 

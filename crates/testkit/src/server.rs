@@ -57,6 +57,19 @@ pub fn command(binary: &str) -> Command {
     command
 }
 
+/// The smallest pool that one shard can be given, as the server says itself when it is given less.
+///
+/// # Panics
+/// When it says something else.
+pub fn smallest_pool(binary: &str) -> String {
+    let core = host::cores_for(1).expect("a core is allowed");
+    let refused = command(binary).args(["serve", "--cores", &core, "--pool-bytes", "1"]).output();
+    let refused = refused.unwrap_or_else(|error| panic!("cannot start {binary}: {error}"));
+    let text = String::from_utf8_lossy(&refused.stderr);
+    let (_, smallest) = text.trim_end().rsplit_once("give at least ").unwrap_or_else(|| panic!("{text}"));
+    smallest.to_owned()
+}
+
 impl Server {
     /// Starts on free ports and waits for the ready line. One shard on the first allowed core, unless `flags` have
     /// `--cores`.
@@ -161,7 +174,7 @@ impl Server {
             if holds(&metrics) {
                 return metrics;
             }
-            assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}; the last scrape: {metrics:#?}");
+            assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}; the last scrape:\n{metrics}");
             sleep(Duration::from_millis(5));
         }
     }
