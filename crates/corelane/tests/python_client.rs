@@ -1,0 +1,43 @@
+//! The client of the documentation, written in another language with its stock CBOR library.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::env;
+use std::process::{Command, Output};
+
+use corelane_testkit::Server;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_corelane");
+
+/// A Python that has cbor2: the one that the environment names, or the one that is there.
+fn python() -> Option<String> {
+    if let Ok(named) = env::var("CORELANE_TEST_PYTHON") {
+        return Some(named);
+    }
+    let python = "python3";
+    let found = Command::new(python).args(["-c", "import cbor2"]).output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return Some(python.to_owned());
+    }
+    println!("SKIPPED: python3 has no cbor2, and CORELANE_TEST_PYTHON names no Python that has it");
+    None
+}
+
+#[test]
+fn the_python_client_of_the_documentation_works() {
+    let Some(python) = python() else { return };
+    let server = Server::start(BINARY, &[]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/clients/python.py");
+    let (host, port) = (server.listen.ip().to_string(), server.listen.port().to_string());
+    let Output { status, stdout, stderr } = Command::new(python).args([script, &host, &port]).output().unwrap();
+    let stdout = String::from_utf8(stdout).unwrap();
+    assert!(status.success(), "{stdout}{}", String::from_utf8_lossy(&stderr));
+    assert_eq!(stdout.trim_end(), "{'committed': 10, 'rejected': 0}");
+    let metrics = server.assert_accounted(10);
+    assert_eq!(metrics.accepted(), 10);
+    let sensors = server.sensors_of("python");
+    let [sensor] = &sensors[..] else { panic!("one series, not {sensors:?}") };
+    assert_eq!((&sensor["sensor"], &sensor["count"]), (&"temperature".into(), &10.into()));
+    assert_eq!((&sensor["min"], &sensor["max"], &sensor["last"]), (&20.5.into(), &29.5.into(), &29.5.into()));
+    assert_eq!(sensor["mean"], 25.0);
+}
