@@ -85,6 +85,12 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let handle = ControlHandle::new();
     let plane = start_control(placement.control, ports, control_listener, handle.clone(), events)?;
     let mut outcome = wait_until_ready(&inbox, shards, &handle);
+    if let Ok(Ready::Never { accepting }) = outcome {
+        // A shard that does not come up does not stop when asked to either: the process ends without it.
+        return Err(Failure::failed(format!(
+            "not ready after {START_TIMEOUT:?}: {accepting} of {shards} shards accept"
+        )));
+    }
     if matches!(outcome, Ok(Ready::Yes)) {
         // Whoever started us may have closed our stdout; the server is no worse for it.
         let _ = writeln!(
@@ -98,7 +104,8 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     links.iter().for_each(ShardLink::drain);
     for (index, thread) in threads.into_iter().enumerate() {
         if let Err(error) = thread.join() {
-            outcome = outcome.and(Err(Failure::failed(format!("shard {index} failed: {error}"))));
+            // More than that it ended, which is what the outcome may tell already.
+            outcome = Err(Failure::failed(format!("shard {index} failed: {error}")));
         }
     }
     handle.stop();
@@ -115,6 +122,10 @@ enum Ready {
     Yes,
     /// A signal came first.
     Stopped,
+    /// Not in time.
+    Never {
+        accepting: usize,
+    },
 }
 
 type Shards = (Vec<ShardPort>, Vec<ShardLink>, Vec<ShardThread>);
@@ -235,11 +246,7 @@ fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHand
             Ok(Event::Signal) => return Ok(Ready::Stopped),
             Ok(Event::ShardAccepts) => accepting += 1,
             Ok(Event::Ended(who)) => return Err(Failure::failed(format!("{who} ended while starting"))),
-            Err(_) if Instant::now() >= deadline => {
-                return Err(Failure::failed(format!(
-                    "not ready after {START_TIMEOUT:?}: {accepting} of {shards} shards accept"
-                )));
-            }
+            Err(_) if Instant::now() >= deadline => return Ok(Ready::Never { accepting }),
             Err(_) => {}
         }
     }

@@ -25,11 +25,7 @@ impl Shard {
         let now = self.now;
         let Some(drain) = &self.drain else { return self.begin_drain() };
         let deadline = drain.deadline;
-        if !drain.marked {
-            if matches!(self.accepting, Accepting::Ended) {
-                self.mark_arrived();
-            }
-        } else if now >= deadline {
+        if drain.marked && now >= deadline {
             for slot in 0..self.peers.slots_used() {
                 self.close(slot, CloseReason::Shutdown);
             }
@@ -74,16 +70,21 @@ impl Shard {
         }
     }
 
-    /// Notes for each connection how many bytes of its stream have arrived: received ones and those in the kernel. Nothing
-    /// moves from there to here between this turn's completions and its next wait, so each byte is counted once.
-    fn mark_arrived(&mut self) {
-        if let Some(drain) = &mut self.drain {
-            drain.marked = true;
+    /// Once nobody is accepted any more, notes for each connection how many bytes of its stream have arrived: received ones
+    /// and those in the kernel. Must run right after the turn's completions, before anything is started: a full submission
+    /// queue is submitted on the way, and then bytes move into completions that nobody has seen.
+    pub(crate) fn mark_arrived_if_due(&mut self) {
+        let ended = matches!(self.accepting, Accepting::Ended);
+        match &mut self.drain {
+            Some(drain) if !drain.marked && ended => drain.marked = true,
+            _ => return,
         }
         for slot in 0..self.peers.slots_used() {
             let Some(peer) = self.peers.get_mut(slot) else { continue };
             let unread = rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
             peer.drain_bytes = Some(peer.received_bytes + unread);
+        }
+        for slot in 0..self.peers.slots_used() {
             self.close_if_drained(slot);
         }
     }

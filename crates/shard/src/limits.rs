@@ -58,8 +58,11 @@ pub const TURN_WAIT: Duration = Duration::from_micros(500);
 /// Without a completion for so long, the loop sleeps in the executor and is woken by the ring.
 pub const QUIET_AFTER: Duration = Duration::from_millis(1);
 
-/// How often a busy loop lets the executor run its other tasks. Each time costs a few allocations inside glommio.
-pub const EXECUTOR_TURN: Duration = Duration::from_millis(25);
+/// How often a busy loop lets the executor look at its own I/O; also the executor's preemption timer, without which it
+/// would not look while the loop is runnable. Each time costs a few allocations inside glommio. Not short: an executor
+/// that loses its core for so long between two of its own steps parks although a task is runnable, until the next timer,
+/// and at start there is none.
+pub const EXECUTOR_TURN: Duration = Duration::from_millis(100);
 
 /// Samples are recorded so often while the shard is busy, and before every answer and close.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(10);

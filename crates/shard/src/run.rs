@@ -90,7 +90,7 @@ pub fn spawn(config: ShardConfig, listener: TcpListener) -> io::Result<ShardThre
         .name(&name)
         .io_memory(EXECUTOR_IO_MEMORY)
         .ring_depth(EXECUTOR_RING_DEPTH)
-        .preempt_timer(QUIET_AFTER)
+        .preempt_timer(EXECUTOR_TURN)
         .spawn(move || run(config, listener))
         .map_err(|error| io::Error::other(error.to_string()))?;
     Ok(ShardThread { executor })

@@ -120,6 +120,7 @@ impl Shard {
             self.complete(completion);
             busy = true;
         }
+        self.mark_arrived_if_due();
         self.pool_peak = self.pool_peak.max(self.buffers_in_use());
         self.serve_runnable();
         self.refill();

@@ -27,6 +27,15 @@ impl Shard {
         }
         self.now = now;
         self.core.metrics.observe(Histogram::LOOP_STALL, now.since(self.tick_at).as_nanos() as u64, 1);
+        // Whatever kept the tick from coming kept us from reading, too.
+        let late = now.since(self.tick_at);
+        if late >= TICK {
+            for slot in 0..self.peers.slots_used() {
+                if let Some(peer) = self.peers.get_mut(slot) {
+                    peer.forgive(late);
+                }
+            }
+        }
         self.tick_at = now + TICK;
         self.accept_again();
         self.sweep();
