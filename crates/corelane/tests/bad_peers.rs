@@ -174,3 +174,30 @@ fn one_bad_connection_costs_only_itself() {
     server.wait_metrics("every buffer came home", |metrics| metrics.buffers_in_use() == 0);
     println!("{honest} honest frames next to {decided} of bad peers");
 }
+
+/// Once a reset that came before the last answers left a connection waiting for a socket that takes nothing any more:
+/// its slot and buffer were gone for good, the loop never slept again, and the server never stopped.
+#[test]
+fn a_reset_before_the_last_answers_leaves_nothing_behind() {
+    let server = Server::start(BINARY, &["--max-connections", "40"]);
+    let before = server.metrics().count("process_open_fds", &[]);
+    let offence = [&frames::COMMIT_REQUEST[..], &[0xff; 4], &[0; 1000]].concat();
+    for round in 0..60 {
+        let mut peer = server.connect();
+        peer.send(&offence);
+        peer.reset();
+        // The offences of a whole round are decided before the next: none is refused for want of room.
+        server.wait_metrics("each offence is decided", |metrics| metrics.closed() == round + 1);
+    }
+    let settled = server.wait_metrics("descriptors and buffers are back", |metrics| {
+        metrics.count("process_open_fds", &[]) <= before + 1 && metrics.buffers_in_use() == 0
+    });
+    assert_eq!(settled.closed_for("refused"), 0);
+    let mut honest = server.connect();
+    honest.send(&frames::event("honest", 1));
+    assert_eq!(honest.commit(), Answer { committed: 1, rejected: 0 });
+    drop(honest);
+    let sent = 1 + settled.rejected();
+    server.assert_accounted(sent);
+    assert!(server.terminate().status.success());
+}
