@@ -11,7 +11,7 @@ use crate::{Event, MAX_FRAME_SIZE, NAME_BYTES_MAX, POINTS_MAX, RejectReason};
 /// Turns payloads into events, one at a time. About 128 KiB, all of it made by [`new`](Self::new).
 #[derive(Debug)]
 pub struct Decoder {
-    scratch: Scratch,
+    pub(crate) scratch: Scratch,
 }
 
 impl Decoder {
@@ -30,14 +30,14 @@ impl Decoder {
         if payload.len() > MAX_FRAME_SIZE {
             return Err(RejectReason::Oversize);
         }
-        Walk {
-            reader: Reader::new(payload),
-            draft: self.scratch.begin(payload),
-            too_many_points: false,
-            not_an_event: false,
-        }
-        .event()
+        walk(payload, self.scratch.begin(payload))
     }
+}
+
+/// The general way, from the first byte on.
+pub(crate) fn walk<'a>(payload: &'a [u8], mut draft: Draft<'a>) -> Result<Event<'a>, RejectReason> {
+    draft.clear();
+    Walk { reader: Reader::new(payload), draft, too_many_points: false, not_an_event: false }.event()
 }
 
 /// One payload on its way to an event. `Err` is only ever `Malformed` or `TooDeep`, until the walk is over.
@@ -50,7 +50,7 @@ struct Walk<'a> {
 
 /// The required and optional fields of the event's map, as far as they have come.
 #[derive(Default)]
-struct Fields<'a> {
+struct Found<'a> {
     id: Option<Text<'a>>,
     timestamp: Option<u64>,
     metadata: Option<Text<'a>>,
@@ -83,7 +83,7 @@ impl<'a> Walk<'a> {
             Head::Map(pairs) => self.event_map(pairs)?,
             head => {
                 self.refuse(head, 0)?;
-                Fields::default()
+                Found::default()
             }
         };
         if !self.reader.is_at_end() {
@@ -96,17 +96,15 @@ impl<'a> Walk<'a> {
             return Err(RejectReason::TooManyPoints);
         }
         match fields {
-            Fields { id: Some(id), timestamp: Some(timestamp), metadata, telemetry: Some(()) }
-                if !self.not_an_event =>
-            {
+            Found { id: Some(id), timestamp: Some(timestamp), metadata, telemetry: Some(()) } if !self.not_an_event => {
                 Ok(self.draft.finish(id, timestamp, metadata))
             }
             _ => Err(RejectReason::NotAnEvent),
         }
     }
 
-    fn event_map(&mut self, mut pairs: Length) -> Result<Fields<'a>, RejectReason> {
-        let mut fields = Fields::default();
+    fn event_map(&mut self, mut pairs: Length) -> Result<Found<'a>, RejectReason> {
+        let mut fields = Found::default();
         while self.reader.has_next(&mut pairs) {
             match self.event_key()? {
                 EventKey::Id => {

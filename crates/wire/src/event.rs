@@ -1,6 +1,7 @@
 //! What a decoded payload looks like: every text borrowed, every rule of the schema holding.
 
 pub use crate::points::Points;
+use crate::skeleton::SkeletonSlot;
 
 /// One valid event (`docs/event.cddl`), borrowed from its payload and from the scratch of the decoder that read it.
 #[derive(Debug, Clone)]
@@ -9,6 +10,18 @@ pub struct Event<'a> {
     pub(crate) timestamp: u64,
     pub(crate) metadata: Option<&'a str>,
     pub(crate) points: Points<'a>,
+    pub(crate) shape: Shape,
+}
+
+/// How an event relates to the skeleton table, for those who keep something about its sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Not at all.
+    Other,
+    /// From now on this slot holds its source, its sensors and their order.
+    Learned(SkeletonSlot),
+    /// Its source, its sensors and their order are those that this slot was learned with.
+    Known(SkeletonSlot),
 }
 
 impl<'a> Event<'a> {
@@ -25,6 +38,11 @@ impl<'a> Event<'a> {
     /// What the source says about the event, if anything.
     pub fn metadata(&self) -> Option<&'a str> {
         self.metadata
+    }
+
+    /// What the skeleton table knows of it.
+    pub fn shape(&self) -> Shape {
+        self.shape
     }
 
     /// The points, 0 to [`POINTS_MAX`](crate::POINTS_MAX), in the order of the payload.

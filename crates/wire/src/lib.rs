@@ -21,10 +21,14 @@ pub mod answer;
 pub mod decode;
 pub mod encode;
 pub mod event;
+mod fast;
 pub mod frame;
+mod padded;
 mod points;
+mod predict;
 mod reader;
 pub mod reject;
+pub mod skeleton;
 
 pub use answer::{
     ANSWER_BYTES_MAX, Answer, AnswerFrame, CODE_BYTES_MAX, ERROR_BYTES_MAX, InvalidReply, Reply, decode_answer,
@@ -32,9 +36,11 @@ pub use answer::{
 };
 pub use decode::Decoder;
 pub use encode::{FrameTooLarge, encode_event};
-pub use event::{Event, Point, Points};
+pub use event::{Event, Point, Points, Shape};
 pub use frame::{Step, next_step};
+pub use padded::{Padded, SLACK_BYTES};
 pub use reject::RejectReason;
+pub use skeleton::{Hint, SKELETON_POINTS_MAX, SKELETONS, SkeletonSlot, SkeletonTable};
 
 /// Largest payload accepted, in bytes, header not counted. Every holder of a started frame has room for one of these,
 /// and the decoder's scratch for chunked text is as large.

@@ -5,6 +5,8 @@
 //! went in as a `&str` is not validated again when it comes out.
 #![allow(unsafe_code, reason = "validating each text a second time costs more than the rest of the decoder")]
 
+use crate::event::Shape;
+use crate::predict::Fields;
 use crate::{Event, MAX_FRAME_SIZE, POINTS_MAX, Point};
 
 /// Memory for the points and the chunked texts of one event at a time.
@@ -33,7 +35,7 @@ pub(crate) enum Text<'a> {
 
 /// A [`Point`] as offsets.
 #[derive(Debug, Clone, Copy)]
-struct PointSpans {
+pub(crate) struct PointSpans {
     sensor: Span,
     tags: Option<Span>,
     value: f64,
@@ -90,12 +92,38 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Keeps a point of texts in place, given as offsets into the payload.
+    ///
+    /// # Safety
+    /// Both ranges are valid UTF-8 of the payload.
+    #[inline(always)]
+    pub(crate) unsafe fn push_in_place(&mut self, sensor: (usize, usize), value: f64, tags: Option<(usize, usize)>) {
+        debug_assert!(self.scratch.points.len() < POINTS_MAX);
+        self.scratch.points.push(PointSpans::in_place(sensor, value, tags));
+    }
+
+    /// Forgets what was kept.
+    pub(crate) fn clear(&mut self) {
+        self.scratch.points.clear();
+    }
+
+    /// The event of texts in place, with the points kept so far.
+    ///
+    /// # Safety
+    /// The ranges are valid UTF-8 of the payload.
+    #[inline]
+    pub(crate) unsafe fn finish_in_place(self, fields: &Fields, shape: Shape) -> Event<'a> {
+        let Scratch { points, joined } = self.scratch;
+        // SAFETY: passed on.
+        unsafe { event_in_place(self.payload, joined, points, fields.ranges(), fields.timestamp, shape) }
+    }
+
     /// The event, with the points kept so far.
     pub(crate) fn finish(self, id: Text<'a>, timestamp: u64, metadata: Option<Text<'a>>) -> Event<'a> {
         let Scratch { points, joined } = self.scratch;
         let points = Points { payload: self.payload, joined, spans: points.iter() };
         let metadata = metadata.map(|text| text.resolve(joined));
-        Event { id: id.resolve(joined), timestamp, metadata, points }
+        Event { id: id.resolve(joined), timestamp, metadata, points, shape: Shape::Other }
     }
 
     fn span(&self, text: Text<'a>) -> Span {
@@ -113,6 +141,22 @@ impl<'a> Draft<'a> {
     }
 }
 
+impl PointSpans {
+    pub(crate) const NONE: Self = Self { sensor: Span { start: 0, end: 0, is_joined: false }, tags: None, value: 0.0 };
+
+    /// A point of texts that lie in the payload.
+    #[inline(always)]
+    pub(crate) fn in_place(sensor: (usize, usize), value: f64, tags: Option<(usize, usize)>) -> Self {
+        let span = |(start, end)| Span { start: start as u32, end: end as u32, is_joined: false };
+        Self { sensor: span(sensor), tags: tags.map(span), value }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_value(&mut self, value: f64) {
+        self.value = value;
+    }
+}
+
 impl<'a> Text<'a> {
     #[inline]
     fn resolve(self, joined: &'a str) -> &'a str {
@@ -121,6 +165,28 @@ impl<'a> Text<'a> {
             Self::Joined { start, end } => &joined[start..end],
         }
     }
+}
+
+/// Offsets of an id, and of metadata.
+type Ranges = ((usize, usize), Option<(usize, usize)>);
+
+/// An event whose texts lie in its payload.
+///
+/// # Safety
+/// The ranges, and those of the spans, are valid UTF-8 of `payload`.
+#[inline]
+pub(crate) unsafe fn event_in_place<'a>(
+    payload: &'a [u8],
+    joined: &'a str,
+    spans: &'a [PointSpans],
+    (id, metadata): Ranges,
+    timestamp: u64,
+    shape: Shape,
+) -> Event<'a> {
+    // SAFETY: passed on.
+    let text = |(start, end): (usize, usize)| unsafe { str::from_utf8_unchecked(&payload[start..end]) };
+    let points = Points { payload, joined, spans: spans.iter() };
+    Event { id: text(id), timestamp, metadata: metadata.map(text), points, shape }
 }
 
 /// The points of an [`Event`], in the order of its bytes.

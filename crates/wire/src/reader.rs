@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The value of an IEEE 754 binary16 (RFC 8949 Appendix D); every one of them is a double, too.
-fn f64_from_half(half: u16) -> f64 {
+pub(crate) fn f64_from_half(half: u16) -> f64 {
     const SMALLEST_SUBNORMAL: f64 = 1.0 / 16_777_216.0;
     let exponent = u64::from(half >> 10 & 0x1f);
     let fraction = u64::from(half & 0x3ff);
