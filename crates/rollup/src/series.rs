@@ -22,8 +22,20 @@ pub struct Rollup {
     texts: TextTable,
     /// By symbol of an id: where the series of the first point of its last event was. A guess, see `Rollup::record`.
     leads: Vec<u32>,
+    shapes: Shapes,
     series_max: usize,
     evicted: u64,
+}
+
+/// By the number of a shape: the series of its points, in their order.
+#[derive(Default)]
+struct Shapes {
+    points_max: usize,
+    /// `points_max` slots a shape.
+    series: Vec<u32>,
+    /// Points of a shape, and what `Rollup::age` was when they were noted: 0 for never, and any other age but the present
+    /// one means that a series was evicted since, maybe one of these.
+    noted: Vec<(usize, u64)>,
 }
 
 /// What is told about a series.
@@ -53,6 +65,12 @@ impl Rollup {
     ///
     /// Allocates all it will ever use, but touches none of it: memory becomes resident as series come.
     pub fn new(series_max: usize) -> Rollup {
+        Self::with_shapes(series_max, 0, 0)
+    }
+
+    /// As [`new`](Self::new), with memory for the series of `shapes` shapes of up to `points_max` points: see
+    /// [`record_known`](Self::record_known).
+    pub fn with_shapes(series_max: usize, shapes: usize, points_max: usize) -> Rollup {
         assert!((1..=SERIES_MAX_LIMIT).contains(&series_max), "series_max is 1 to {SERIES_MAX_LIMIT}");
         Rollup {
             series: Vec::with_capacity(series_max),
@@ -60,6 +78,7 @@ impl Rollup {
             recency: Recency::new(series_max),
             texts: TextTable::new(texts_max(series_max)),
             leads: vec![0; symbols_max(texts_max(series_max))],
+            shapes: Shapes { points_max, series: vec![0; shapes * points_max], noted: vec![(0, 0); shapes] },
             series_max,
             evicted: 0,
         }
@@ -85,6 +104,74 @@ impl Rollup {
     /// remembered with each series, and one comparison of a name replaces two lookups. The memory may be stale: it is
     /// a guess that counts only when id and sensor of that series are right.
     pub fn record<'a>(&mut self, tick: u64, id: &str, timestamp: u64, points: impl Iterator<Item = (&'a str, f64)>) {
+        self.record_noting(tick, id, timestamp, points, |_| ());
+    }
+
+    /// As [`record`](Self::record), and notes the series of the points under `shape`, a number below the shapes of
+    /// [`with_shapes`](Self::with_shapes): until it is noted anew, events of this shape can be given to
+    /// [`record_known`](Self::record_known).
+    pub fn record_shape<'a>(
+        &mut self,
+        tick: u64,
+        shape: u32,
+        id: &str,
+        timestamp: u64,
+        points: impl ExactSizeIterator<Item = (&'a str, f64)>,
+    ) {
+        let mut shapes = std::mem::take(&mut self.shapes);
+        let (age, count) = (self.age(), points.len());
+        let mut series = shapes.of(shape).iter_mut();
+        self.record_noting(tick, id, timestamp, points, |slot| {
+            if let Some(noted) = series.next() {
+                *noted = slot;
+            }
+        });
+        // A later point of the event may have evicted the series of an earlier one.
+        let whole = self.age() == age && count <= shapes.points_max;
+        shapes.noted[shape as usize] = if whole { (count, age) } else { (0, 0) };
+        self.shapes = shapes;
+    }
+
+    /// Counts an event of which it is known that its source, its sensors and their order are those that were noted under
+    /// `shape`, without looking at any of them. `false`, and nothing is counted, when a series was evicted since: then
+    /// [`record_shape`](Self::record_shape) is to be used again.
+    #[inline]
+    pub fn record_known(
+        &mut self,
+        tick: u64,
+        shape: u32,
+        timestamp: u64,
+        values: impl ExactSizeIterator<Item = f64>,
+    ) -> bool {
+        if self.shapes.noted[shape as usize] != (values.len(), self.age()) {
+            return false;
+        }
+        let tick = tick as u32;
+        let start = shape as usize * self.shapes.points_max;
+        for (&slot, value) in self.shapes.series[start..].iter().zip(values) {
+            let series = &mut self.series[slot as usize];
+            series.stats.add(timestamp, value);
+            if series.tick != tick {
+                series.tick = tick;
+                self.recency.touch(slot);
+            }
+        }
+        true
+    }
+
+    /// Changes whenever a slot gets another series; never 0.
+    fn age(&self) -> u64 {
+        self.evicted + 1
+    }
+
+    fn record_noting<'a>(
+        &mut self,
+        tick: u64,
+        id: &str,
+        timestamp: u64,
+        points: impl Iterator<Item = (&'a str, f64)>,
+        mut note: impl FnMut(u32),
+    ) {
         // A series silent for exactly 2^32 ticks (49 days) keeps its place in the order of silence once too often.
         let tick = tick as u32;
         // Once known, the id's symbol stays valid for the event: only `create` releases, and it first acquires anew.
@@ -112,6 +199,7 @@ impl Rollup {
                 self.recency.touch(slot);
             }
             before = Some(slot);
+            note(slot);
         }
     }
 
@@ -198,6 +286,13 @@ impl Rollup {
             Some(before) => self.series[before as usize].follower = slot,
             None => self.leads[self.series[slot as usize].id.number() as usize] = slot,
         }
+    }
+}
+
+impl Shapes {
+    fn of(&mut self, shape: u32) -> &mut [u32] {
+        let start = shape as usize * self.points_max;
+        &mut self.series[start..start + self.points_max]
     }
 }
 

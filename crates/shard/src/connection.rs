@@ -7,7 +7,10 @@
 use corelane_metrics::{CloseReason, Histogram, ShardMetrics, cell};
 use corelane_pool::{BufferPool, PooledBuffer};
 use corelane_rollup::Rollup;
-use corelane_wire::{Answer, Decoder, HEADER_BYTES, RejectReason, Step, encode_answer, next_step};
+use corelane_wire::{
+    Answer, Decoder, Event, HEADER_BYTES, Hint, Padded, RejectReason, Shape, SkeletonTable, Step, encode_answer,
+    next_step,
+};
 
 use crate::carry::{Carry, Resumed};
 use crate::clock::Instant;
@@ -17,6 +20,7 @@ use crate::limits::{REJECTED_RUN_MAX, TURN_STEPS};
 /// What all connections of a shard use in turn.
 pub(crate) struct Core {
     pub(crate) decoder: Decoder,
+    pub(crate) skeletons: SkeletonTable,
     pub(crate) rollup: Rollup,
     pub(crate) metrics: ShardMetrics,
     pub(crate) pool: BufferPool,
@@ -35,6 +39,7 @@ pub(crate) struct Connection {
     asked: bool,
     /// Frames and commit requests that have ended: tells one begun frame from the next.
     boundaries: u64,
+    hint: Hint,
 }
 
 /// How a receive was worked off.
@@ -84,7 +89,8 @@ impl Connection {
         for _ in 0..TURN_STEPS {
             match next_step(&mut unread) {
                 Step::Frame(payload) => {
-                    if let Err(broken) = self.decide(payload, core) {
+                    let end = received.end - unread.len();
+                    if let Err(broken) = self.decide(&received.buffer, end - payload.len(), end, core) {
                         return Outcome::Broken(broken);
                     }
                 }
@@ -107,17 +113,16 @@ impl Connection {
         Outcome::Paused(received)
     }
 
-    /// Accepts an event as a whole, or rejects the frame as a whole.
-    fn decide(&mut self, payload: &[u8], core: &mut Core) -> Result<(), Broken> {
-        match core.decoder.decode(payload) {
+    /// Accepts the event in `start..end` of a buffer as a whole, or rejects the frame as a whole.
+    fn decide(&mut self, buffer: &[u8], start: usize, end: usize, core: &mut Core) -> Result<(), Broken> {
+        let payload = Padded::new(buffer, start, end).expect("a receive and a carry leave room for the slack");
+        match core.decoder.decode_padded(payload, &mut core.skeletons, &mut self.hint) {
             Ok(event) => {
                 #[cfg(test)]
                 tests::panic_if_asked(event.id());
-                let points = event.points();
                 core.metrics.add(cell::FRAMES_ACCEPTED, 1);
-                core.metrics.add(cell::POINTS, points.len() as u64);
-                let values = points.map(|point| (point.sensor, point.value));
-                core.rollup.record(core.tick, event.id(), event.timestamp(), values);
+                core.metrics.add(cell::POINTS, event.points().len() as u64);
+                count_into_series(&event, core.tick, &mut core.rollup);
                 self.decided.committed += 1;
                 self.rejected_run = 0;
                 self.boundaries += 1;
@@ -150,7 +155,7 @@ impl Connection {
     /// Decides the frame that the carry holds whole.
     fn decide_carried(&mut self, core: &mut Core) -> Result<(), Broken> {
         let Some((buffer, frame_bytes)) = self.carry.take_whole() else { return Ok(()) };
-        self.decide(&buffer[HEADER_BYTES..frame_bytes], core)
+        self.decide(&buffer, HEADER_BYTES, frame_bytes, core)
     }
 
     /// Whether [`lend_carry`](Self::lend_carry) has a buffer to give.
@@ -211,6 +216,21 @@ impl Connection {
 
     fn decided_frames(&self) -> u64 {
         self.decided.committed + self.decided.rejected
+    }
+}
+
+/// An event whose shape is known needs no look at its names.
+fn count_into_series(event: &Event<'_>, tick: u64, rollup: &mut Rollup) {
+    let (timestamp, points) = (event.timestamp(), event.points());
+    if let Shape::Known(slot) = event.shape()
+        && rollup.record_known(tick, slot, timestamp, points.clone().map(|point| point.value))
+    {
+        return;
+    }
+    let points = points.map(|point| (point.sensor, point.value));
+    match event.shape() {
+        Shape::Known(slot) | Shape::Learned(slot) => rollup.record_shape(tick, slot, event.id(), timestamp, points),
+        Shape::Other => rollup.record(tick, event.id(), timestamp, points),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use corelane_pool::{BUFFER_BYTES, SMALL_BYTES_MAX};
-use corelane_wire::{ANSWER_BYTES_MAX, HEADER_BYTES, MAX_FRAME_SIZE};
+use corelane_wire::{ANSWER_BYTES_MAX, HEADER_BYTES, MAX_FRAME_SIZE, SLACK_BYTES};
 
 /// What configuration decides about one shard.
 #[derive(Clone, Debug)]
@@ -26,11 +26,13 @@ pub struct Limits {
 /// bytes that continue it, so that the frame lies in one piece and what follows it stays where it was received.
 pub const HEADROOM_BYTES: usize = SMALL_BYTES_MAX;
 
-/// What one receive may bring. Larger ones save completions and lose the L2 cache.
-pub const RECEIVE_BYTES: usize = BUFFER_BYTES - HEADROOM_BYTES;
+/// What one receive may bring. Larger ones save completions and lose the L2 cache. Behind it the decoder may look.
+pub const RECEIVE_BYTES: usize = BUFFER_BYTES - HEADROOM_BYTES - SLACK_BYTES;
 
-const _: () =
-    assert!(BUFFER_BYTES >= MAX_FRAME_SIZE + HEADER_BYTES, "the largest frame can be kept whole in one buffer");
+const _: () = assert!(
+    BUFFER_BYTES >= MAX_FRAME_SIZE + HEADER_BYTES + SLACK_BYTES,
+    "the largest frame can be kept whole in one buffer"
+);
 
 /// Fewest buffers of a shard: the kernel's share, as many again to keep cut frames in, and the one kept back.
 pub const POOL_BUFFERS_MIN: usize = 2 * LENT_BUFFERS_MIN + KEPT_BACK_BUFFERS;

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use corelane_metrics::{CloseReason, ShardMetrics, ShardState, cell};
 use corelane_pool::BufferPool;
 use corelane_rollup::Rollup;
-use corelane_wire::Decoder;
+use corelane_wire::{Decoder, SKELETON_POINTS_MAX, SKELETONS, SkeletonTable};
 
 use crate::clock::Instant;
 use crate::connection::{Core, Outcome};
@@ -76,7 +76,8 @@ impl Shard {
         let mut shard = Self {
             core: Core {
                 decoder: Decoder::new(),
-                rollup: Rollup::new(limits.series_max),
+                skeletons: SkeletonTable::new(),
+                rollup: Rollup::with_shapes(limits.series_max, SKELETONS, SKELETON_POINTS_MAX),
                 metrics,
                 pool,
                 answers: Vec::with_capacity(UNREAD_ANSWER_BYTES_MAX),

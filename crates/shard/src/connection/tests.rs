@@ -1,7 +1,7 @@
 #![allow(clippy::disallowed_types, reason = "proptest shares its strategies between them")]
 
 use corelane_pool::{BUFFER_BYTES, SMALL_BYTES_MAX};
-use corelane_wire::{MAX_FRAME_SIZE, Reply, decode_answer, encode_event};
+use corelane_wire::{MAX_FRAME_SIZE, Reply, SKELETON_POINTS_MAX, SKELETONS, decode_answer, encode_event};
 use proptest::prelude::*;
 
 use super::*;
@@ -17,7 +17,8 @@ pub(super) fn panic_if_asked(id: &str) {
 fn core(pool: &BufferPool) -> Core {
     Core {
         decoder: Decoder::new(),
-        rollup: Rollup::new(64),
+        skeletons: SkeletonTable::new(),
+        rollup: Rollup::with_shapes(64, SKELETONS, SKELETON_POINTS_MAX),
         metrics: ShardMetrics::new(),
         pool: pool.clone(),
         answers: Vec::new(),

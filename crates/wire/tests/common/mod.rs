@@ -1,7 +1,15 @@
 //! CBOR by hand, and events as values that own their texts.
+//!
+//! The fuzz targets (`crates/wire/fuzz`) take this module in, too: what they do with their bytes is in `targets`, and the
+//! tests put the seeds through the same.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod ciborium_judge;
 pub(crate) mod judge;
+pub(crate) mod script;
+pub(crate) mod stream;
+pub(crate) mod targets;
+pub(crate) mod ways;
 
 use corelane_wire::{Decoder, Event, RejectReason};
 
@@ -16,11 +24,18 @@ pub(crate) struct OwnedEvent {
     pub(crate) points: Vec<OwnedPoint>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct OwnedPoint {
     pub(crate) sensor: String,
     pub(crate) value: f64,
     pub(crate) tags: Option<String>,
+}
+
+/// Values are compared by their bits: 0.0 is not -0.0.
+impl PartialEq for OwnedPoint {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.sensor, self.value.to_bits(), &self.tags) == (&other.sensor, other.value.to_bits(), &other.tags)
+    }
 }
 
 impl From<Event<'_>> for OwnedEvent {
