@@ -1,66 +1,11 @@
 //! Framing gives the same frames however the stream is cut.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use corelane_wire::{HEADER_BYTES, MAX_FRAME_SIZE, Step, next_step};
+mod common;
+
+use common::stream::{Said, cut, frame, framed, naive};
+use corelane_wire::MAX_FRAME_SIZE;
 use proptest::prelude::*;
-
-/// What a stream says, without the cuts.
-#[derive(Debug, Clone, PartialEq)]
-enum Said {
-    Frame(Vec<u8>),
-    CommitRequest,
-    Oversize(u32),
-}
-
-/// The whole stream at once, as the protocol's text has it. Also whether it ends inside a frame.
-fn naive(mut stream: &[u8]) -> (Vec<Said>, bool) {
-    let mut said = Vec::new();
-    while let Some((header, rest)) = stream.split_first_chunk() {
-        let length = u32::from_be_bytes(*header);
-        if length as usize > MAX_FRAME_SIZE {
-            said.push(Said::Oversize(length));
-            return (said, false);
-        }
-        let Some((payload, rest)) = rest.split_at_checked(length as usize) else { break };
-        said.push(if payload.is_empty() { Said::CommitRequest } else { Said::Frame(payload.to_vec()) });
-        stream = rest;
-    }
-    (said, !stream.is_empty())
-}
-
-/// The same step by step, by a caller that keeps the unread bytes of `chunks`.
-fn framed<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Said>, bool) {
-    let mut said = Vec::new();
-    let mut kept = Vec::new();
-    for chunk in chunks {
-        kept.extend_from_slice(chunk);
-        let mut unread = &kept[..];
-        loop {
-            let before = unread;
-            match next_step(&mut unread) {
-                Step::Frame(payload) => {
-                    assert_eq!(payload.as_ptr(), before[HEADER_BYTES..].as_ptr(), "it lies in the input");
-                    said.push(Said::Frame(payload.to_vec()));
-                }
-                Step::CommitRequest => said.push(Said::CommitRequest),
-                Step::NeedMore { frame_bytes } => {
-                    assert!(unread == before && unread.len() < frame_bytes);
-                    break;
-                }
-                Step::Oversize { declared_bytes } => {
-                    said.push(Said::Oversize(declared_bytes));
-                    return (said, false);
-                }
-            }
-        }
-        kept = unread.to_vec();
-    }
-    (said, !kept.is_empty())
-}
-
-fn frame(payload: &[u8]) -> Vec<u8> {
-    [&(payload.len() as u32).to_be_bytes()[..], payload].concat()
-}
 
 fn sample() -> Vec<u8> {
     [frame(b"first"), frame(b""), frame(b"x"), frame(&[7; 300]), frame(b""), frame(b""), frame(b"last")].concat()
@@ -121,14 +66,6 @@ proptest! {
         stream.extend(declared.map(u32::to_be_bytes).iter().flatten());
         stream.truncate(stream.len().saturating_sub(cut_off));
 
-        let mut chunks = Vec::new();
-        let mut rest = &stream[..];
-        for bytes in chunk_bytes {
-            let (chunk, behind) = rest.split_at(bytes.min(rest.len()));
-            chunks.push(chunk);
-            rest = behind;
-        }
-        chunks.push(rest);
-        prop_assert_eq!(framed(chunks), naive(&stream));
+        prop_assert_eq!(framed(cut(&stream, chunk_bytes)), naive(&stream));
     }
 }

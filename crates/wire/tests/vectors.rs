@@ -3,14 +3,16 @@
 
 mod common;
 
+use common::ways::{Ways, ZEROS};
 use common::*;
 use corelane_wire::RejectReason::{Malformed, NotAnEvent, TrailingBytes};
-
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/cbor");
+use corelane_wire::SLACK_BYTES;
 
 /// The byte strings of one file, or none, with a word of it, where the data is absent.
 fn examples(file: &str) -> Vec<Vec<u8>> {
-    let path = format!("{DATA}/{file}");
+    let data = std::env::var("CORELANE_TEST_DATA")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data").to_owned());
+    let path = format!("{data}/cbor/{file}");
     let Ok(json) = std::fs::read_to_string(&path) else {
         eprintln!("skipped: {path} is absent");
         return Vec::new();
@@ -61,13 +63,26 @@ fn every_example_that_is_not_well_formed_is_rejected() {
 }
 
 #[test]
-fn the_naive_judge_agrees_on_every_example() {
+fn every_way_and_every_judge_agree_on_every_example() {
+    let mut ways = Ways::new(1);
     for example in [examples("appendix_a.json"), examples("appendix_f.json")].concat() {
-        for payload in
-            [event_with("unknown", example.clone()), event_with_in_point("unknown", example.clone()), example]
-        {
-            let verdict = decode(&payload);
-            assert_eq!(verdict, judge::verdict(&payload), "{payload:02x?}");
+        let mut first = event_pairs();
+        first.insert(0, (text("unknown"), example.clone()));
+        for payload in [
+            event_with("unknown", example.clone()),
+            event_with_in_point("unknown", example.clone()),
+            map(&first),
+            event_with("timestamp", example.clone()),
+            event_with("metadata", example.clone()),
+            event_with("telemetry", example.clone()),
+            event_with("telemetry", array(std::slice::from_ref(&example))),
+            event_with_in_point("value", example.clone()),
+            example,
+        ] {
+            // Between events that a skeleton is learned from.
+            assert!(ways.judged(0, &map(&event_pairs()), &ZEROS).is_ok());
+            let _ = ways.judged(0, &payload, &ZEROS);
+            let _ = ways.judged(0, &payload, &[0xff; SLACK_BYTES]);
         }
     }
 }

@@ -196,6 +196,35 @@ pub(crate) fn varied_events() -> Vec<Vec<u8>> {
         map(&with(point_pairs(), "value", b"\x3b\xff\xff\xff\xff\xff\xff\xff\xff".to_vec())),
         map(&with(point_pairs(), "value", b"\xfa\x42\x8f\x00\x00".to_vec())),
     ];
+    // Every width of a number, as encoders shorten them, and texts around the sizes that are looked at in one go.
+    let numbers: [&[u8]; 12] = [
+        b"\xfb\x40\x51\xe0\0\0\0\0\0",
+        b"\xfa\x3f\xc0\0\0",
+        b"\xf9\xbe\0",
+        b"\xf9\0\x01",
+        b"\x17",
+        b"\x18\xff",
+        b"\x19\x01\0",
+        b"\x1b\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x37",
+        b"\x39\x01\0",
+        b"\x3a\x01\0\0\0",
+        b"\xfb\x80\0\0\0\0\0\0\0",
+    ];
+    let measured = |(at, number): (usize, &&[u8])| {
+        let sensor = format!("{}{at}", "s".repeat([1, 14, 30, 31, 32, 40][at % 6]));
+        let pairs = vec![(text("value"), number.to_vec()), (text("sensor"), text(&sensor))];
+        map(&if at % 3 == 0 { with(pairs, "tags", text(&"ö".repeat(at))) } else { pairs })
+    };
+    let measured: Vec<_> = numbers.iter().enumerate().map(measured).collect();
+    let shortened = vec![
+        (text("metadata"), text(&"long".repeat(70))),
+        (text("telemetry"), array(&measured)),
+        (text("timestamp"), uint(1_700_000_000)),
+        (text("id"), text("größter-kessel-an-bord-der-nordstern-7")),
+    ];
+    let same = |sensor: String| map(&vec![(text("sensor"), text(&sensor)), (text("value"), float(-0.25))]);
+    let many: Vec<_> = (0..24).map(|at| same(format!("t{at}"))).collect();
     vec![
         map(&event_pairs()),
         map(&backwards),
@@ -203,5 +232,7 @@ pub(crate) fn varied_events() -> Vec<Vec<u8>> {
         map(&unknown),
         wide.concat(),
         event_with("telemetry", array(&[])),
+        map(&shortened),
+        map(&with(with(event_pairs(), "telemetry", array(&many)), "id", text("k"))),
     ]
 }
