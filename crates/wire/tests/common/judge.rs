@@ -1,7 +1,7 @@
 //! A naive decoder to judge the real one by: the pseudocode of RFC 8949 Appendix C, recursive as it stands there but
 //! building a tree, and the schema as questions about that tree. Shares no code with the crate.
 
-use corelane_wire::{DEPTH_MAX, NAME_BYTES_MAX, POINTS_MAX, RejectReason};
+use corelane_wire::{DEPTH_MAX, MAX_FRAME_SIZE, NAME_BYTES_MAX, POINTS_MAX, RejectReason};
 
 use super::{OwnedEvent, OwnedPoint};
 
@@ -21,6 +21,9 @@ enum Item {
 
 /// What the protocol says of `payload`.
 pub(crate) fn verdict(payload: &[u8]) -> Result<OwnedEvent, RejectReason> {
+    if payload.len() > MAX_FRAME_SIZE {
+        return Err(RejectReason::Oversize);
+    }
     let mut rest = payload;
     let item = well_formed(&mut rest, false, 0)?;
     if !rest.is_empty() {

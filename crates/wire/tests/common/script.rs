@@ -260,7 +260,8 @@ impl Source {
     pub(crate) fn renumber(&mut self, seed: u64) {
         self.timestamp.argument = mixed(seed);
         for (at, point) in (1..).zip(&mut self.points) {
-            let argument = mixed(seed ^ mixed(at));
+            // A small integer is its head.
+            let argument = if point.value.width.is_none() { point.value.argument } else { mixed(seed ^ mixed(at)) };
             point.value.argument = argument;
             if !point.value.is_finite() {
                 point.value.argument = argument & !special(0);

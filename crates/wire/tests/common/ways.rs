@@ -20,7 +20,7 @@ pub(crate) struct Ways {
     general: Decoder,
     fast: Decoder,
     skeletons: SkeletonTable,
-    hints: Vec<Hint>,
+    pub(crate) hints: Vec<Hint>,
     /// The id and the sensors of each slot when it was last learned.
     learned: HashMap<SkeletonSlot, Names>,
     pub(crate) tally: Tally,
@@ -103,6 +103,15 @@ impl Tally {
             Err(reason) => &mut self.rejected[reason.index()],
         } += 1;
         answer
+    }
+
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.other += more.other;
+        self.learned += more.learned;
+        self.known += more.known;
+        for (sum, more) in self.rejected.iter_mut().zip(more.rejected) {
+            *sum += more;
+        }
     }
 
     pub(crate) fn accepted(&self) -> u64 {
