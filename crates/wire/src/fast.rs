@@ -31,7 +31,7 @@ impl Decoder {
         let mut draft = self.scratch.begin(bytes);
         if let Some(fields) = predict::event(payload, &mut draft) {
             let id = &bytes[fields.id.start..fields.id.end];
-            let shape = skeletons.learn(payload, id, hint).map_or(Shape::Other, Shape::Learned);
+            let shape = skeletons.learn(payload, id, draft.points_len(), hint).map_or(Shape::Other, Shape::Learned);
             // SAFETY: the walk has checked the ranges of its fields.
             return Ok(unsafe { draft.finish_in_place(&fields, shape) });
         }

@@ -102,6 +102,11 @@ impl<'a> Draft<'a> {
         self.scratch.points.push(PointSpans::in_place(sensor, value, tags));
     }
 
+    /// Points kept so far.
+    pub(crate) fn points_len(&self) -> usize {
+        self.scratch.points.len()
+    }
+
     /// Forgets what was kept.
     pub(crate) fn clear(&mut self) {
         self.scratch.points.clear();

@@ -136,8 +136,15 @@ impl SkeletonTable {
     }
 
     /// Keeps a payload on which the predicted walk succeeded as its source's skeleton, if that is worth it.
-    pub(crate) fn learn(&mut self, payload: Padded<'_>, id: &[u8], hint: &mut Hint) -> Option<SkeletonSlot> {
-        if payload.payload().len() > BYTES_MAX {
+    pub(crate) fn learn(
+        &mut self,
+        payload: Padded<'_>,
+        id: &[u8],
+        points: usize,
+        hint: &mut Hint,
+    ) -> Option<SkeletonSlot> {
+        // Before a slot is looked for: what cannot be kept must not push out what can.
+        if payload.payload().len() > BYTES_MAX || points > SKELETON_POINTS_MAX {
             return None;
         }
         let set = self.set_of(id);

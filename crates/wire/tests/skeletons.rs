@@ -229,6 +229,25 @@ fn a_source_that_outgrows_its_skeleton_and_comes_back_is_judged_right() {
     assert!(ways.tally.known > 0, "{:?}", ways.tally);
 }
 
+/// One that cannot be learned costs the others nothing: it takes no slots.
+#[test]
+fn sources_with_too_many_points_leave_the_slots_to_others() {
+    let mut ways = Ways::new(1);
+    for _ in 0..3 {
+        for source in 0..2 * SKELETONS {
+            let payload = Source::plain(&format!("large-{source}"), SKELETON_POINTS_MAX + 1).payload();
+            assert_eq!(ways.answer(0, &payload, &ZEROS), Ok(Shape::Other));
+        }
+    }
+    let small: Vec<_> = (0..100).map(|source| Source::plain(&format!("small-{source}"), 3).payload()).collect();
+    for payload in &small {
+        assert!(matches!(ways.answer(0, payload, &ZEROS), Ok(Shape::Learned(_))));
+    }
+    for payload in &small {
+        assert!(is_known(ways.answer(0, payload, &ZEROS)));
+    }
+}
+
 #[test]
 fn sources_that_share_a_connection_are_told_apart() {
     // The same length, and equal but for the id; one of them also with the sensors in another order.
