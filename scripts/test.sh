@@ -52,6 +52,10 @@ cargo clippy --locked --workspace --all-targets -- -D warnings
 step "unit, integration and doc tests of the libraries, with debug assertions"
 cargo test --locked --workspace --exclude corelane
 
+step "the decoder's portable twin"
+RUSTFLAGS="${RUSTFLAGS:-} --cfg corelane_portable" CARGO_TARGET_DIR="$target_dir/portable" \
+    cargo test --locked -p corelane-wire --quiet
+
 step "a Python with cbor2 for the whole-server tests"
 CORELANE_TEST_PYTHON="$(python_with_cbor2)"
 export CORELANE_TEST_PYTHON

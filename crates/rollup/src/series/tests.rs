@@ -277,3 +277,55 @@ fn values_are_finite() {
 fn a_table_for_nothing_is_refused() {
     drop(Rollup::new(0));
 }
+
+/// Shapes: the source and how many of its sensors an event of this shape names, some of them shared.
+const SHAPES: [(&str, usize); 4] = [("pump", 3), ("valve", 1), ("valve", 4), ("fan", 5)];
+const SENSORS: [&str; 5] = ["rpm", "volts", "amps", "rpm", "temperature"];
+
+proptest! {
+    /// Whatever is evicted in between: an event whose series are noted counts as one that names them.
+    #[test]
+    fn events_of_known_shapes_count_as_if_their_names_were_read(
+        steps in prop::collection::vec((0..SHAPES.len(), any::<bool>(), -1e9..1e9f64), 1..120),
+        strangers in prop::collection::vec(0..120usize, 0..12),
+        series_max in 1..14usize,
+    ) {
+        let mut named = Rollup::new(series_max);
+        let mut known = Rollup::with_shapes(series_max, SHAPES.len(), 4);
+        let mut noted = [false; SHAPES.len()];
+        for (tick, (shape, try_known, value)) in steps.into_iter().enumerate() {
+            let (id, count) = SHAPES[shape];
+            let values = (0..count).map(|n| value + n as f64).collect::<Vec<_>>();
+            let points = || SENSORS.into_iter().zip(values.iter().copied()).take(count);
+            let tick = tick as u64;
+            named.record(tick, id, tick, points());
+            let evicted = known.evicted();
+            let counted = try_known && noted[shape] && known.record_known(tick, shape as u32, tick, values.iter().copied());
+            prop_assert!(!counted || known.evicted() == evicted);
+            if !counted {
+                known.record_shape(tick, shape as u32, id, tick, points().collect::<Vec<_>>().into_iter());
+                noted[shape] = true;
+            }
+            if strangers.contains(&(tick as usize)) {
+                for rollup in [&mut named, &mut known] {
+                    rollup.record(tick, "stranger", tick, [(format!("{tick}").as_str(), value)].into_iter());
+                }
+            }
+            prop_assert_eq!(stats(&named), stats(&known));
+            prop_assert_eq!(named.evicted(), known.evicted());
+        }
+    }
+}
+
+#[test]
+fn a_shape_is_known_until_a_series_is_evicted() {
+    let mut rollup = Rollup::with_shapes(2, 2, 2);
+    let points = || [("rpm", 1.0), ("volts", 2.0)].into_iter();
+    assert!(!rollup.record_known(0, 1, 0, [1.0, 2.0].into_iter()), "never noted");
+    rollup.record_shape(0, 1, "pump", 0, points());
+    assert!(rollup.record_known(1, 1, 1, [3.0, 4.0].into_iter()));
+    assert!(!rollup.record_known(1, 1, 1, [3.0].into_iter()), "another number of points");
+    rollup.record(2, "fan", 2, [("rpm", 5.0)].into_iter());
+    assert!(!rollup.record_known(3, 1, 3, [6.0, 7.0].into_iter()), "one of its series is another's now");
+    assert_eq!(stats(&rollup).values().map(|stats| stats.count).sum::<u64>(), 3, "what was refused is not counted");
+}
