@@ -218,13 +218,13 @@ pub(crate) fn varied_events() -> Vec<Vec<u8>> {
     };
     let measured: Vec<_> = numbers.iter().enumerate().map(measured).collect();
     let shortened = vec![
-        (text("metadata"), text(&"long".repeat(70))),
+        (text("metadata"), [head_of_width(3, 40, Some(1)), b"more".repeat(10)].concat()),
         (text("telemetry"), array(&measured)),
         (text("timestamp"), uint(1_700_000_000)),
         (text("id"), text("größter-kessel-an-bord-der-nordstern-7")),
     ];
     let same = |sensor: String| map(&vec![(text("sensor"), text(&sensor)), (text("value"), float(-0.25))]);
-    let many: Vec<_> = (0..24).map(|at| same(format!("t{at}"))).collect();
+    let many: Vec<_> = (0..10).map(|at| same(format!("t{at}"))).collect();
     vec![
         map(&event_pairs()),
         map(&backwards),
