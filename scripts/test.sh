@@ -66,6 +66,9 @@ cargo build --locked --release
 step "whole-server tests, optimized as it is shipped"
 cargo test --locked --release -p corelane
 
+step "every benchmark once, so that none rots"
+cargo bench --locked -p corelane-benches -- --test >"$target_dir/bench-test.log" 2>&1 || { tail -50 "$target_dir/bench-test.log"; exit 1; }
+
 step "documentation, warnings are errors"
 RUSTDOCFLAGS=-Dwarnings cargo doc --locked --workspace --no-deps
 

@@ -1,0 +1,94 @@
+//! This project's server with its defaults, put together as `corelane serve` does it, without flags, log and signals.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, thread};
+
+use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, MemoryUse, ShardPort};
+use corelane_ring::telemetry_ring;
+use corelane_rollup::snapshot_lane;
+use corelane_shard::limits::SECURITY_EVENTS_MAX;
+use corelane_shard::{Limits, LoadTable, ShardConfig, ShardLink, bind_listeners};
+use crossbeam_queue::ArrayQueue;
+use rustix::thread::{MembarrierCommand, membarrier};
+
+use super::{BACKLOG, answer_questions};
+use crate::allocator::thread_allocations;
+use crate::host;
+use crate::pipeline::SERIES_MAX;
+
+/// Buffers of all shards: 64 MiB.
+const POOL_BUFFERS: usize = 512;
+/// Slots of a shard's ring.
+const RING_SLOTS: usize = 16 * 1024;
+
+/// Serves with shards on the first cores and the control plane on the last.
+pub(super) fn serve(shards: usize) -> io::Result<()> {
+    // As `corelane serve` does before its first thread, and for its reason: later it takes milliseconds.
+    let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
+    let cores = corelane_testkit::host::allowed_cores();
+    let listeners = bind_listeners(([127, 0, 0, 1], 0).into(), shards, BACKLOG)?;
+    let address = listeners[0].local_addr()?;
+    let control_listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let control_address = control_listener.local_addr()?;
+    let loads = LoadTable::new(shards);
+    let mut ports = Vec::new();
+    // Shards end with the process.
+    let mut threads = Vec::new();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let (recorder, samples) = telemetry_ring(RING_SLOTS);
+        let (asker, answerer) = snapshot_lane();
+        let security = Arc::new(ArrayQueue::new(SECURITY_EVENTS_MAX));
+        let link = ShardLink::new()?;
+        let waker = link.clone();
+        ports.push(ShardPort {
+            samples,
+            series: asker,
+            events: Arc::clone(&security),
+            wake: Box::new(move || waker.wake()),
+        });
+        let config = ShardConfig {
+            index,
+            core: cores[index],
+            limits: Limits {
+                pool_buffers: POOL_BUFFERS / shards,
+                connections_max: 10_000,
+                series_max: SERIES_MAX,
+                idle_timeout: Duration::from_secs(300),
+                frame_timeout: Duration::from_secs(10),
+                drain_timeout: Duration::from_secs(10),
+            },
+            recorder,
+            series: answerer,
+            events: security,
+            link,
+            loads: loads.clone(),
+            allocations: thread_allocations,
+            on_accept_error: Box::new(|error| eprintln!("accept: {error}")),
+            on_accepting: Box::new(|| ()),
+            on_end: Box::new(|| ()),
+        };
+        threads.push(corelane_shard::spawn(config, listener)?);
+    }
+    let config = ControlConfig {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: "bench",
+        memory: MemoryUse::default,
+        http: HttpLimits::default(),
+    };
+    let control_core = host::cores().1;
+    let handle = ControlHandle::new();
+    let theirs = handle.clone();
+    thread::Builder::new().name("control".into()).spawn(move || {
+        host::pin(control_core);
+        ControlPlane::new(config, ports).run(control_listener, theirs).expect("the control plane serves");
+    })?;
+    while !handle.is_ready() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    host::pin(control_core);
+    println!("ready {address} {control_address}");
+    // Its counts come out of its control port.
+    answer_questions(|| [0; 4])
+}
