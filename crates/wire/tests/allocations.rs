@@ -6,8 +6,12 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use common::ways::ZEROS;
 use common::*;
-use corelane_wire::{Answer, Decoder, MAX_FRAME_SIZE, POINTS_MAX, RejectReason, Step, encode_answer, next_step};
+use corelane_wire::{
+    Answer, Decoder, Hint, MAX_FRAME_SIZE, POINTS_MAX, Padded, RejectReason, SKELETONS, SLACK_BYTES, Shape,
+    SkeletonTable, Step, encode_answer, next_step,
+};
 
 thread_local! {
     /// Calls of this thread alone: the test harness allocates on others meanwhile.
@@ -105,6 +109,29 @@ fn decoding_allocates_nothing() {
 }
 
 #[test]
+fn decoding_with_skeletons_allocates_nothing_however_many_sources_come() {
+    let mut payloads = payloads();
+    payloads.extend((0..2 * SKELETONS).map(|source| event_with("id", text(&format!("device-{source}")))));
+    for payload in &mut payloads {
+        payload.extend_from_slice(&ZEROS);
+    }
+    let (mut decoder, mut skeletons, mut hint) = (Decoder::new(), SkeletonTable::new(), Hint::default());
+    let (mut learned, mut known) = (0, 0);
+    let count = allocations(|| {
+        for payload in payloads.iter().flat_map(|payload| [payload, payload]) {
+            let padded = Padded::new(payload, 0, payload.len() - SLACK_BYTES).expect("it is padded");
+            match decoder.decode_padded(padded, &mut skeletons, &mut hint).map(|event| event.shape()) {
+                Ok(Shape::Learned(_)) => learned += 1,
+                Ok(Shape::Known(_)) => known += 1,
+                _ => (),
+            }
+        }
+    });
+    assert!(learned > SKELETONS && known > SKELETONS, "{learned} learned, {known} known");
+    assert_eq!(count, 0);
+}
+
+#[test]
 fn framing_and_answering_allocate_nothing() {
     let stream = [&[0, 0, 0, 3, 1, 2, 3][..], &[0; 4], &[0, 0, 1, 0, 9]].concat();
     let mut steps = 0;
@@ -123,4 +150,9 @@ fn framing_and_answering_allocate_nothing() {
 fn the_counter_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Vec::<u8>::with_capacity(100)))), 1);
     assert_eq!(allocations(|| drop(std::hint::black_box(Decoder::new()))), 2, "a decoder is its two scratch blocks");
+    assert_eq!(
+        allocations(|| drop(std::hint::black_box(SkeletonTable::new()))),
+        2,
+        "a table is its slots and its sets"
+    );
 }

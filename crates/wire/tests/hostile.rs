@@ -3,14 +3,15 @@
 
 mod common;
 
+use common::ways::{Ways, ZEROS};
 use common::*;
 use corelane_wire::RejectReason::{Malformed, TooDeep};
-use corelane_wire::{DEPTH_MAX, Decoder, RejectReason};
+use corelane_wire::{DEPTH_MAX, RejectReason};
 
 /// The reason for `payload`, found on a stack that a recursion of a few hundred levels would overflow.
 fn reason_on_a_small_stack(payload: Vec<u8>) -> Option<RejectReason> {
     const STACK_BYTES: usize = 64 * 1024;
-    let decode = move || Decoder::new().decode(&payload).err();
+    let decode = move || Ways::new(1).answer(0, &payload, &ZEROS).err();
     std::thread::Builder::new().stack_size(STACK_BYTES).spawn(decode).unwrap().join().unwrap()
 }
 

@@ -229,6 +229,51 @@ fn a_source_that_outgrows_its_skeleton_and_comes_back_is_judged_right() {
     assert!(ways.tally.known > 0, "{:?}", ways.tally);
 }
 
+#[test]
+fn a_slot_that_held_a_longer_payload_matches_a_shorter_one() {
+    for length in 100..164 {
+        let (mut long, mut short) = (Source::plain("b", 1), Source::plain("b", 1));
+        long.pad_to(300);
+        short.pad_to(length);
+        let mut ways = learned_from(&long);
+        for seed in 0..3 {
+            let answer = ways.answer(0, &short.payload(), &random_slack(seed));
+            assert!(matches!(answer, Ok(Shape::Learned(_))) == (seed == 0) && is_known(answer) == (seed > 0));
+        }
+    }
+}
+
+#[test]
+fn a_byte_that_is_not_ascii_is_seen_at_any_place_of_a_text() {
+    let texts: [fn(&mut Source) -> &mut Vec<u8>; 4] = [
+        |source| &mut source.id,
+        |source| source.metadata.get_or_insert_default(),
+        |source| &mut source.points[0].sensor,
+        |source| source.points[0].tags.get_or_insert_default(),
+    ];
+    for text in texts {
+        for bytes in 1..=50 {
+            for at in 0..bytes {
+                let mut source = Source::plain("b", 1);
+                *text(&mut source) = vec![b'a'; bytes];
+                let mut ways = learned_from(&source);
+                text(&mut source)[at] = 0x80;
+                let answer = ways.answer(0, &source.payload(), &[b'a'; SLACK_BYTES]);
+                assert_eq!(answer, Err(RejectReason::InvalidUtf8), "byte {at} of {bytes}");
+                assert_eq!(Ways::new(1).answer(0, &source.payload(), &ZEROS), answer);
+                // A character of two bytes; the last one of the text is cut.
+                text(&mut source)[at] = 0xc3;
+                if at + 1 < bytes {
+                    text(&mut source)[at + 1] = 0xbc;
+                }
+                let answer = ways.answer(0, &source.payload(), &[0xbc; SLACK_BYTES]);
+                assert_eq!(answer.is_ok(), at + 1 < bytes, "byte {at} of {bytes}: {answer:?}");
+                assert_eq!(Ways::new(1).answer(0, &source.payload(), &[0xbc; SLACK_BYTES]).is_ok(), answer.is_ok());
+            }
+        }
+    }
+}
+
 /// One that cannot be learned costs the others nothing: it takes no slots.
 #[test]
 fn sources_with_too_many_points_leave_the_slots_to_others() {

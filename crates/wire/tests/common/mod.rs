@@ -13,6 +13,8 @@ pub(crate) mod ways;
 
 use corelane_wire::{Decoder, Event, RejectReason};
 
+use ways::{Ways, ZEROS};
+
 /// Pairs of encoded keys and values.
 pub(crate) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -54,7 +56,11 @@ impl From<Event<'_>> for OwnedEvent {
     }
 }
 
+/// What the general way says, and the others with it: without a skeleton, and with one where there can be.
 pub(crate) fn decode(payload: &[u8]) -> Result<OwnedEvent, RejectReason> {
+    let mut ways = Ways::new(1);
+    let _ = ways.answer(0, payload, &ZEROS);
+    let _ = ways.answer(0, payload, &ZEROS);
     Decoder::new().decode(payload).map(OwnedEvent::from)
 }
 
