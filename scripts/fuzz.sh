@@ -4,10 +4,11 @@
 #
 #   scripts/fuzz.sh [SECONDS [TARGET...]]       default: 600 seconds each of framing, judge, sequences
 #
-# Runs the tests of the portable twin first, which no other script does on this kind of machine. What a run finds lies in
+# Runs the tests of the portable twin first. What a run finds lies in
 # the target directory, is the next run's start, and is never committed; the seeds in crates/wire/fuzz/corpus are read
 # only. Prints executions and coverage. A crash ends its target, is kept under the target directory, and makes the exit
-# status 1, after the other targets have run. Needs a nightly toolchain; installs cargo-fuzz into the target directory.
+# status 1, after the other targets have run (status 137 of a target: it was killed from outside). Needs a nightly
+# toolchain; installs cargo-fuzz into the target directory.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -67,7 +68,7 @@ for target in "${targets[@]}"; do
     [ ! -f "$fuzz_dir/$target.dict" ] || options+=("-dict=$fuzz_dir/$target.dict")
     # The first folder takes what is new.
     cargo +nightly fuzz run "${build[@]}" "$target" "$corpus" "$fuzz_dir/corpus/$target" -- "${options[@]}" \
-        >"$log" 2>&1 || failed+=("$target")
+        >"$log" 2>&1 || failed+=("$target (status $?)")
     summary+="$(printf '\n%-12s %14s %10s %10s %10s' "$target" \
         "$(last_number 'stat::number_of_executed_units' "$log")" \
         "$(last_number 'stat::average_exec_per_sec' "$log")" \
