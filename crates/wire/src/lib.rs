@@ -8,9 +8,13 @@
 //! - [`frame`]: a stream of bytes to payloads, commit requests and the one error that ends a connection.
 //! - [`reject`]: why a frame was refused; the labels of a metric.
 //! - `reader`: CBOR heads, texts and whole items to be skipped. Knows RFC 8949, not the schema.
-//! - `points`: the points of the event at hand, as offsets in memory made once. The one module with `unsafe`.
+//! - `points`: the points of the event at hand, as offsets in memory made once.
 //! - [`event`]: what a decoded payload looks like: borrowed, valid, immutable.
-//! - [`decode`]: the schema: one walk from payload to event or reason.
+//! - [`decode`]: the schema: one walk from payload to event or reason, the general way.
+//! - `padded`, `predict`, [`skeleton`], `fast`: two faster ways to the same event, and how the three go together.
+//!
+//! `unsafe` is in `points`, `predict`, `skeleton` and `fast`, each with its reason.
+//!
 //! - [`encode`]: the same event in the other direction, for clients and tests.
 //! - [`answer`]: the frames that a server writes.
 //!

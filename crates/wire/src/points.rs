@@ -1,8 +1,8 @@
 //! The points of the event at hand: offsets into its payload, in memory made once.
 //!
 //! [`Scratch`] outlives events, a [`Draft`] is one payload's use of it, and [`Points`] is what a valid event shows of
-//! it. Nothing here reads CBOR. This is the one module of the crate with `unsafe`: a text that was validated when it
-//! went in as a `&str` is not validated again when it comes out.
+//! it. Nothing here reads CBOR. A text that was validated when it went in, as a `&str` or as a range that a walk has
+//! checked, is not validated again when it comes out.
 #![allow(unsafe_code, reason = "validating each text a second time costs more than the rest of the decoder")]
 
 use crate::event::Shape;
@@ -42,7 +42,8 @@ pub(crate) struct PointSpans {
 }
 
 /// A [`Text`] as offsets. Invariant: `start..end` is valid UTF-8 of the payload, or of the joined text, of the draft
-/// that made it; only [`Draft::span`] makes one.
+/// that made it. [`Draft::span`] makes one of a `&str`; [`PointSpans::in_place`] of ranges that the predicted walk has checked,
+/// which is what `Draft::push_in_place` and `event_in_place` ask of their callers.
 #[derive(Debug, Clone, Copy)]
 struct Span {
     start: u32,
@@ -210,8 +211,8 @@ impl<'a> Points<'a> {
             return &self.joined[range];
         }
         let bytes = &self.payload[range];
-        // SAFETY: `Draft::span` made this span from a `&str` of the lifetime of `payload` that lay at exactly these
-        // bytes of it, and `Scratch::begin` forgot the spans of every other payload. So these are that `&str`'s bytes.
+        // SAFETY: the span's invariant. Spans of a draft are of this payload, since `Scratch::begin` forgot those of every
+        // other; spans of a skeleton were checked in a payload whose bytes here are the same, or there was no match.
         unsafe { str::from_utf8_unchecked(bytes) }
     }
 }
