@@ -12,11 +12,10 @@
 //! - [`event`]: what a decoded payload looks like: borrowed, valid, immutable.
 //! - [`decode`]: the schema: one walk from payload to event or reason, the general way.
 //! - `padded`, `predict`, [`skeleton`], `fast`: two faster ways to the same event, and how the three go together.
-//!
-//! `unsafe` is in `points`, `predict`, `skeleton` and `fast`, each with its reason.
-//!
 //! - [`encode`]: the same event in the other direction, for clients and tests.
 //! - [`answer`]: the frames that a server writes.
+//!
+//! `unsafe` is in `points`, `predict`, `skeleton` and `fast`, each with its reason.
 //!
 //! Absent on purpose: owned events, serde, buffers (a caller keeps the unread bytes of its stream), limits that can be
 //! configured.
