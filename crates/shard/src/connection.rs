@@ -223,7 +223,7 @@ impl Connection {
 fn count_into_series(event: &Event<'_>, tick: u64, rollup: &mut Rollup) {
     let (timestamp, points) = (event.timestamp(), event.points());
     if let Shape::Known(slot) = event.shape()
-        && rollup.record_known(tick, slot, timestamp, points.clone().map(|point| point.value))
+        && rollup.record_known(tick, slot, timestamp, points.values())
     {
         return;
     }

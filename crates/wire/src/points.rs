@@ -205,6 +205,11 @@ pub struct Points<'a> {
 }
 
 impl<'a> Points<'a> {
+    /// Their values alone, for who knows the rest: no text is looked at.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = f64> + use<'a> {
+        self.spans.clone().map(|point| point.value)
+    }
+
     fn text(&self, span: Span) -> &'a str {
         let range = span.start as usize..span.end as usize;
         if span.is_joined {

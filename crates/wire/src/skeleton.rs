@@ -18,6 +18,7 @@
 #![allow(unsafe_code, reason = "loads of whole vectors, within the padded payload and the slot; see the head comment")]
 
 use std::hash::BuildHasher;
+use std::ops::Range;
 
 use foldhash::fast::RandomState;
 
@@ -25,10 +26,10 @@ use crate::padded::{Padded, SLACK_BYTES};
 use crate::points::PointSpans;
 use crate::predict::{self, Place, Sink};
 
-/// Longest payload that is kept as a skeleton. Twice that and the points make a slot of one page.
-const BYTES_MAX: usize = 1536;
+/// Longest payload that is kept as a skeleton. With the mask and the points it makes a slot of one page.
+const BYTES_MAX: usize = 2304;
 /// Most points of a skeleton.
-pub const SKELETON_POINTS_MAX: usize = 24;
+pub const SKELETON_POINTS_MAX: usize = 36;
 /// Slots: sources whose events can match at the same time. 4 KiB each, resident once used. A fuzzer gets one set of them,
 /// so that a few sources push each other out, and the same ones each time.
 pub const SKELETONS: usize = if cfg!(fuzzing) { WAYS } else { 4096 };
@@ -38,6 +39,7 @@ const SETS: usize = SKELETONS / WAYS;
 /// Bytes compared at once.
 const BLOCK: usize = 32;
 const _: () = assert!(BYTES_MAX.is_multiple_of(BLOCK) && BLOCK <= SLACK_BYTES);
+const _: () = assert!(size_of::<Slot>() <= 4096);
 
 /// A place in the skeleton table, `0..SKELETONS`, for those who keep something about it.
 pub type SkeletonSlot = u32;
@@ -62,8 +64,9 @@ pub struct SkeletonTable {
 #[repr(align(64))]
 struct Slot {
     bytes: [u8; BYTES_MAX],
-    /// Zero over the arguments of timestamp and values, and behind `len`.
-    mask: [u8; BYTES_MAX],
+    /// A bit for each byte, the lowest for the first: whether it has to be equal. Zero over the arguments of timestamp
+    /// and values, and behind `len`.
+    mask: [u32; BYTES_MAX / BLOCK],
     /// The values are those of the last match.
     points: [PointSpans; SKELETON_POINTS_MAX],
     places: [Place; SKELETON_POINTS_MAX],
@@ -203,7 +206,7 @@ const PAUSE_MAX: u32 = 63;
 impl Slot {
     const EMPTY: Self = Self {
         bytes: [0; BYTES_MAX],
-        mask: [0; BYTES_MAX],
+        mask: [0; BYTES_MAX / BLOCK],
         points: [PointSpans::NONE; SKELETON_POINTS_MAX],
         places: [Place::NONE; SKELETON_POINTS_MAX],
         points_len: 0,
@@ -225,10 +228,9 @@ impl Slot {
         if bytes.len() - SLACK_BYTES != self.len {
             return false;
         }
-        let blocks = self.len.div_ceil(BLOCK);
-        // SAFETY: `blocks * BLOCK` is less than a block more than `len`, so within the slack behind the payload, and at most
-        // `BYTES_MAX`, since `learn` takes no longer payload.
-        unsafe { equal_under_mask(bytes.as_ptr(), self.bytes.as_ptr(), self.mask.as_ptr(), blocks) }
+        let mask = &self.mask[..self.len.div_ceil(BLOCK)];
+        // SAFETY: the blocks reach less than one beyond `len`, so into the slack behind the payload, and within `self.bytes`.
+        unsafe { equal_under_mask(bytes.as_ptr(), self.bytes.as_ptr(), mask) }
     }
 
     /// Reads the numbers of a payload that equals this one; `None` when a value is not finite.
@@ -267,8 +269,8 @@ impl Slot {
     fn learn(&mut self, payload: Padded<'_>) -> bool {
         let bytes = payload.payload();
         self.bytes[..bytes.len()].copy_from_slice(bytes);
-        self.mask.fill(0);
-        self.mask[..bytes.len()].fill(0xff);
+        self.mask.fill(u32::MAX);
+        self.leave_out(bytes.len()..bytes.len().next_multiple_of(BLOCK));
         self.points_len = 0;
         self.doubles = true;
         self.credit = 0;
@@ -292,15 +294,17 @@ impl Slot {
         true
     }
 
-    /// Leaves the argument of a number out of the comparison.
-    fn leave_out(&mut self, place: Place) {
-        self.mask[place.range()].fill(0);
+    /// Leaves bytes out of the comparison.
+    fn leave_out(&mut self, range: Range<usize>) {
+        for at in range {
+            self.mask[at / BLOCK] &= !(1 << (at % BLOCK));
+        }
     }
 }
 
 impl Sink for Slot {
     fn timestamp(&mut self, place: Place) {
-        self.leave_out(place);
+        self.leave_out(place.range());
         self.timestamp = place;
     }
 
@@ -310,7 +314,7 @@ impl Sink for Slot {
         self.places[at] = place;
         self.points_len = at + 1;
         self.doubles &= place.is_double();
-        self.leave_out(place);
+        self.leave_out(place.range());
         Some(())
     }
 }
@@ -318,62 +322,59 @@ impl Sink for Slot {
 const CREDIT_MAX: u8 = 16;
 const MISSES_MAX: u8 = 63;
 
-/// Whether `(payload ^ bytes) & mask` is zero over so many blocks.
+/// Whether payload and bytes are equal where the mask has a bit; a block for each of its words.
 ///
 /// # Safety
-/// `blocks * BLOCK` bytes can be read from each pointer.
+/// `mask.len() * BLOCK` bytes can be read from each pointer.
 #[inline(always)]
-unsafe fn equal_under_mask(payload: *const u8, bytes: *const u8, mask: *const u8, blocks: usize) -> bool {
+unsafe fn equal_under_mask(payload: *const u8, bytes: *const u8, mask: &[u32]) -> bool {
     #[cfg(all(target_arch = "x86_64", not(corelane_portable)))]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the feature is there; the rest is the caller's promise.
-        return unsafe { equal_under_mask_avx2(payload, bytes, mask, blocks) };
+        return unsafe { equal_under_mask_avx2(payload, bytes, mask) };
     }
     // SAFETY: the caller's promise.
-    unsafe { equal_under_mask_portable(payload, bytes, mask, blocks) }
+    unsafe { equal_under_mask_portable(payload, bytes, mask) }
 }
 
 /// # Safety
 /// As `equal_under_mask`, and the machine has AVX2.
 #[cfg(all(target_arch = "x86_64", not(corelane_portable)))]
 #[target_feature(enable = "avx2")]
-unsafe fn equal_under_mask_avx2(payload: *const u8, bytes: *const u8, mask: *const u8, blocks: usize) -> bool {
-    use std::arch::x86_64::{
-        __m256i, _mm256_and_si256, _mm256_loadu_si256, _mm256_or_si256, _mm256_setzero_si256, _mm256_testz_si256,
-        _mm256_xor_si256,
-    };
-    let difference = |at: usize| {
-        // SAFETY: `at < blocks`, and a block is one vector.
+unsafe fn equal_under_mask_avx2(payload: *const u8, bytes: *const u8, mask: &[u32]) -> bool {
+    use std::arch::x86_64::{__m256i, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8};
+    let unequal = |at: usize| {
+        // SAFETY: `at` is a place in the mask, and a block is one vector.
         let load = |start: *const u8| unsafe { _mm256_loadu_si256(start.add(at * BLOCK).cast::<__m256i>()) };
-        _mm256_and_si256(_mm256_xor_si256(load(payload), load(bytes)), load(mask))
+        !(_mm256_movemask_epi8(_mm256_cmpeq_epi8(load(payload), load(bytes))) as u32)
     };
-    let mut at = 0;
-    while at + 4 <= blocks {
-        let low = _mm256_or_si256(difference(at), difference(at + 1));
-        let all = _mm256_or_si256(low, _mm256_or_si256(difference(at + 2), difference(at + 3)));
-        if _mm256_testz_si256(all, all) == 0 {
-            return false;
-        }
-        at += 4;
-    }
-    let mut all = _mm256_setzero_si256();
-    while at < blocks {
-        all = _mm256_or_si256(all, difference(at));
-        at += 1;
-    }
-    _mm256_testz_si256(all, all) != 0
+    // Two at a time: as many as a general register holds. More, and the compiler takes them back to vectors.
+    let (pairs, rest) = mask.as_chunks::<2>();
+    let pair = |at: usize| u64::from(unequal(at)) | u64::from(unequal(at + 1)) << 32;
+    pairs.iter().enumerate().all(|(at, &[low, high])| pair(2 * at) & (u64::from(low) | u64::from(high) << 32) == 0)
+        && rest.iter().all(|mask| unequal(2 * pairs.len()) & mask == 0)
 }
 
 /// # Safety
 /// As `equal_under_mask`.
-unsafe fn equal_under_mask_portable(payload: *const u8, bytes: *const u8, mask: *const u8, blocks: usize) -> bool {
-    let words = BLOCK / size_of::<u64>();
-    (0..blocks).all(|block| {
-        let difference = (block * words..(block + 1) * words).fold(0, |all, word| {
-            // SAFETY: `word` is below `blocks * words`.
-            let load = |start: *const u8| unsafe { start.cast::<u64>().add(word).read_unaligned() };
-            all | (load(payload) ^ load(bytes)) & load(mask)
+unsafe fn equal_under_mask_portable(payload: *const u8, bytes: *const u8, mask: &[u32]) -> bool {
+    mask.iter().enumerate().all(|(block, mask)| {
+        let difference = mask.to_le_bytes().into_iter().enumerate().fold(0, |all, (at, mask)| {
+            // SAFETY: the word lies within a block of the mask.
+            let load = |start: *const u8| unsafe { start.add(block * BLOCK + 8 * at).cast::<[u8; 8]>().read() };
+            let unequal = u64::from_le_bytes(load(payload)) ^ u64::from_le_bytes(load(bytes));
+            // A bit of its own in each byte that the mask has a bit for.
+            let wanted = u64::from(mask) * EACH_BYTE & 0x8040_2010_0804_0201;
+            all | highest_bits(unequal) & highest_bits(wanted)
         });
         difference == 0
     })
 }
+
+/// The highest bit of each byte that is not zero.
+fn highest_bits(word: u64) -> u64 {
+    let low = 0x7f * EACH_BYTE;
+    ((word & low) + low | word) & !low
+}
+
+const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
