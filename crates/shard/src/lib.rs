@@ -8,6 +8,7 @@
 //! - [`limits`]: every bound, what it costs and what moves with it;
 //! - `connection`: the life of a frame, without I/O; `carry` keeps the start of a frame that was cut;
 //! - `shard`: one turn of the loop, from completions to the buffers' way home; `peer` is a connection with its socket;
+//!   `moderation`: what one turn makes of the next;
 //! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
 //! - `receive_ring`, `buffer_ring`, `inbox`: io_uring, the kernel's share of the pool, and what it has filled;
 //! - `run`, `parker`: the glommio executor around the loop, and its sleep;
@@ -23,6 +24,7 @@ mod inbox;
 pub mod limits;
 mod link;
 mod listener;
+mod moderation;
 mod parker;
 mod peer;
 mod receive_ring;

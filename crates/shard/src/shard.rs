@@ -19,9 +19,9 @@ use crate::connection::{Core, Outcome};
 use crate::drain::Drain;
 use crate::inbox::{InboxTable, Received};
 use crate::limits::{
-    ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, KEPT_BACK_BUFFERS, TICK, TURN_COMPLETIONS, TURN_WAIT,
-    UNREAD_ANSWER_BYTES_MAX,
+    ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, KEPT_BACK_BUFFERS, TICK, TURN_WAIT, UNREAD_ANSWER_BYTES_MAX,
 };
+use crate::moderation::TurnLoad;
 use crate::peer::{Peer, PeerTable, Phase, Receiving};
 use crate::receive_ring::{Completion, RECEIVED_AT, ReceiveRing};
 use crate::run::ShardConfig;
@@ -42,6 +42,8 @@ pub(crate) struct Shard {
     pub(crate) drain: Option<Drain>,
     /// Read once a turn.
     pub(crate) now: Instant,
+    /// Of the turn at hand, until the next begins.
+    pub(crate) load: TurnLoad,
     pub(crate) flush_at: Instant,
     pub(crate) tick_at: Instant,
     /// Most buffers in use at once since the last tick.
@@ -92,6 +94,7 @@ impl Shard {
             connections: 0,
             drain: None,
             now,
+            load: TurnLoad::default(),
             flush_at: now,
             tick_at: now + TICK,
             pool_peak: 0,
@@ -110,12 +113,13 @@ impl Shard {
     /// Works off what the kernel has finished; `wait` for it first, or only look. Tells whether there was anything to do.
     pub(crate) fn turn(&mut self, wait: bool) -> io::Result<bool> {
         if wait {
-            self.ring.wait(TURN_COMPLETIONS, TURN_WAIT)?;
+            self.ring.wait(self.load.completions_wanted(), TURN_WAIT)?;
         } else {
             self.ring.poll()?;
         }
         self.now = Instant::now();
         self.core.tick = self.now.milliseconds();
+        self.load = TurnLoad::default();
         let mut busy = false;
         while let Some(completion) = self.ring.next() {
             self.complete(completion);
@@ -197,6 +201,7 @@ impl Shard {
     fn received(&mut self, slot: usize, received: Received) {
         let bytes = received.unread().len() as u64;
         self.core.metrics.add(cell::RECEIVED_BYTES, bytes);
+        self.load.count(bytes);
         let now = self.now;
         let peer = self.peers.get_mut(slot).expect("a receive under way keeps its slot");
         peer.received_bytes += bytes;
@@ -326,7 +331,7 @@ impl Shard {
 
     /// Lends the kernel its share of free buffers, and lets as many receivers go on as there are buffers for.
     pub(crate) fn refill(&mut self) {
-        let share = self.config.limits.lent_buffers();
+        let share = self.load.buffers_wanted(self.config.limits.lent_buffers());
         while self.ring.lent() < share
             && let Some(buffer) = self.core.pool.acquire()
         {

@@ -1,0 +1,59 @@
+//! Moderation: what the last turn brought decides how long the next one waits, and how much memory the kernel gets.
+//!
+//! Small receives are gathered, since a turn costs about as much as taking 16 KiB in. Where bytes come in bulk there is
+//! nothing to gain: the wait would only let the sockets fill until their senders stop.
+
+use crate::limits::{BULK_TURN_BYTES, LARGE_RECEIVE_BYTES, LENT_BUFFERS_LARGE, TURN_COMPLETIONS};
+
+/// What one turn has received.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TurnLoad {
+    bytes: u64,
+    receives: u64,
+}
+
+impl TurnLoad {
+    pub(crate) fn count(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.receives += 1;
+    }
+
+    /// Completions that the turn after this one waits for.
+    pub(crate) fn completions_wanted(self) -> usize {
+        if self.bytes >= BULK_TURN_BYTES { 1 } else { TURN_COMPLETIONS }
+    }
+
+    /// Buffers that the kernel gets after this turn, of at most `share`.
+    pub(crate) fn buffers_wanted(self, share: usize) -> usize {
+        let large = self.bytes > 0 && self.bytes >= self.receives * LARGE_RECEIVE_BYTES;
+        if large { share.min(LENT_BUFFERS_LARGE) } else { share }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(receives: u64, bytes: u64) -> TurnLoad {
+        let mut load = TurnLoad::default();
+        (0..receives).for_each(|_| load.count(bytes));
+        load
+    }
+
+    #[test]
+    fn small_receives_are_gathered_into_turns_and_bulk_is_not() {
+        let gathered = |load: TurnLoad| load.completions_wanted() == TURN_COMPLETIONS;
+        assert!(gathered(TurnLoad::default()));
+        assert!(gathered(load(16, 1_001)));
+        assert!(!gathered(load(2_000, 1_001)));
+        assert_eq!(load(1, BULK_TURN_BYTES).completions_wanted(), 1);
+    }
+
+    #[test]
+    fn large_receives_need_few_buffers() {
+        assert_eq!(TurnLoad::default().buffers_wanted(64), 64);
+        assert_eq!(load(500, 4_004).buffers_wanted(64), 64);
+        assert_eq!(load(3, LARGE_RECEIVE_BYTES).buffers_wanted(64), LENT_BUFFERS_LARGE);
+        assert_eq!(load(3, LARGE_RECEIVE_BYTES).buffers_wanted(4), 4);
+    }
+}
