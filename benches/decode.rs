@@ -1,11 +1,11 @@
 //! How long does one payload take to become an event, and how does that compare with other decoders of the same schema?
 //!
 //! Workload: frames as they lie in memory after a receive, decoded one after the other, one iteration a pass over all
-//! of them. A stream is about as long as one receive, 112 KiB, where its events repeat a shape, and four times that where
-//! they do not, so that the branch predictor does not learn the stream. Streams:
+//! of them. A stream is about as long as one receive, 112 KiB, where its events repeat a shape, and four times that
+//! where they do not, so that the branch predictor does not learn the stream. Streams:
 //!
-//! - `100B`, `1KB`, `16KB`, `64KB`: one source, the same shape, other numbers; 1 KB is 997 bytes with 14 points of three
-//!   keys. What is longer than 1.5 KB is never kept as a skeleton, so there `corelane` is the predicted way.
+//! - `100B`, `1KB`, `16KB`, `64KB`: one source, the same shape, other numbers; 1 KB is 997 bytes with 14 points of
+//!   three keys. What is longer than 2.25 KB is never kept as a skeleton, so there `corelane` is the predicted way.
 //! - `devices`: a hundred sources by turns, each with sensors of its own, 3 to 25 points.
 //! - `mixed`: no two events alike: points, widths of values, unknown keys, indefinite lengths.
 //! - `shuffled`: the event of 1 KB, keys of the event and of each point in random order.
@@ -14,12 +14,12 @@
 //! Contenders: `corelane` is `decode_padded`, whichever way it takes, and `corelane_rollup` what a shard does with the
 //! event besides: series and counters. `predicted` is `decode_padded` on a stream in which one text changes with every
 //! event, so that no skeleton ever matches (asserted); what looking for one and learning one in vain costs is in it.
-//! `general` is `decode`. Baselines: a walk by hand over `minicbor` into memory that is reused, `cbor4ii` into borrowing
-//! structs and `ciborium` into owning ones, both through serde.
+//! `general` is `decode`. Baselines: a walk by hand over `minicbor` into memory that is reused, `cbor4ii` into
+//! borrowing structs and `ciborium` into owning ones, both through serde.
 //!
-//! Read: the time of `ciborium` or `cbor4ii` over that of `corelane` and `corelane_rollup`, stream by stream. Before it is
-//! measured, each contender decodes the stream once and has to find the same ids, timestamps, texts and values; their
-//! checksum is printed.
+//! Read: the time of `ciborium` or `cbor4ii` over that of `corelane` and `corelane_rollup`, stream by stream. Before it
+//! is measured, each contender decodes the stream once and has to find the same ids, timestamps, texts and values;
+//! their checksum is printed.
 
 use std::hint::black_box;
 use std::time::Duration;

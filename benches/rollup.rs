@@ -11,8 +11,8 @@
 //! (`String`, `String`), looked up by borrowed pairs, with its own fast hasher. On eviction they drop the source that
 //! came first, from a queue: simpler than what they are compared with.
 //!
-//! Read: the time of each baseline over that of `corelane` at the same number of series; criterion gives points a second.
-//! Each contender's count of points, and `corelane`'s of series and evictions, are checked.
+//! Read: the time of each baseline over that of `corelane` at the same number of series; criterion gives points a
+//! second. Each contender's count of points, and `corelane`'s of series and evictions, are checked.
 
 use std::collections::{HashMap, VecDeque};
 use std::hint::black_box;

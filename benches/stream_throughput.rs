@@ -1,15 +1,17 @@
 //! How much can one data core take, what does a frame cost, and how much memory does it need?
 //!
-//! Workload: events over loopback, from this process on the last core to one server in a process of its own on the first
-//! (see `servers`), flat out or paced. A run ends when the server has closed every connection, so everything sent is
-//! counted, and the counts have to agree: that is the checksum. Where contenders are compared they take turns, round by
-//! round, and the ratio is the median over the rounds.
+//! Workload: events over loopback, from this process on the last core to one server in a process of its own on the
+//! first (see `servers`), flat out or paced. A run ends when the server has closed every connection, so everything sent
+//! is counted, and the counts have to agree: that is the checksum. Where contenders are compared they take turns, round
+//! by round, and the ratio is the median over the rounds.
 //!
-//! - `one`, `eight`: so many connections flat out, 997 bytes and 14 points an event, one device a connection.
+//! - `one`, `eight`: so many connections flat out, 64 frames a write, 997 bytes and 14 points an event, one device a
+//!   connection.
 //! - `gateway`: eight connections, each frame another device of a hundred, with sensors of its own, 3 to 25 points.
 //! - `fan_in_1`, `fan_in_4`: 2 000 connections by turns, one or four frames a write.
-//! - `paced`: 10 000 frames/s (80 Mbit/s) over 64 connections, each its own write. Every fiftieth is followed by a commit
-//!   request: the time from before the write until its answer is here is the latency, so *counted* and a way back.
+//! - `paced`: 10 000 frames/s (80 Mbit/s) over 64 connections, each its own write. Every fiftieth is followed by a
+//!   commit request: the time from before the write until its answer is here is the latency, so *counted* and a way
+//!   back.
 //! - `memory`: 5 000 connections flat out, 16 frames a write, more series than there may be.
 //! - `delimited`: the server that looks for newlines, stopped at 1 GB.
 //! - `idle`: 2 000 connections that send nothing.
@@ -17,7 +19,7 @@
 //!
 //! Read: the ratios. Absolute figures are those of this machine and moment. Arguments choose sections by name.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -95,16 +97,16 @@ impl Scale {
 }
 
 fn one(scale: &Scale, results: &mut Results) {
-    compare_flat_out("one", &device_loads(1, FRAMES, FRAMES), scale, &FOUR, results);
+    compare_flat_out("one", &device_loads(1, FRAMES, WRITE_FRAMES), scale, &FOUR, results);
 }
 
 fn eight(scale: &Scale, results: &mut Results) {
-    compare_flat_out("eight", &device_loads(8, FRAMES, FRAMES), scale, &FOUR, results);
+    compare_flat_out("eight", &device_loads(8, FRAMES, WRITE_FRAMES), scale, &FOUR, results);
 }
 
 /// The gateway's mix against the same-shape stream on as many connections.
 fn gateway(scale: &Scale, results: &mut Results) {
-    let same = device_loads(8, FRAMES, FRAMES);
+    let same = device_loads(8, FRAMES, WRITE_FRAMES);
     let mut random = Random(11);
     let mixed: Vec<_> = (0..8)
         .map(|connection| {
@@ -118,24 +120,19 @@ fn gateway(scale: &Scale, results: &mut Results) {
                 frames.push(&events::plain(&devices[number % devices.len()], number, &mut random));
                 frames
             });
-            Load::new(Arc::new(frames), FRAMES)
+            Load::new(Arc::new(frames), WRITE_FRAMES)
         })
         .collect();
-    let (mut ratios, mut to_tokio) = (Vec::new(), Vec::new());
-    for round in 0..scale.rounds {
-        let on_same = run(Kind::Corelane, &same, |senders| senders.flat_out(scale.flat_out));
-        let on_mixed = run(Kind::Corelane, &mixed, |senders| senders.flat_out(scale.flat_out));
-        let tokio = run(Kind::TokioDecode, &mixed, |senders| senders.flat_out(scale.flat_out));
-        if round == 0 {
-            on_same.print("corelane, same shape");
-            on_mixed.print("corelane, gateway");
-            tokio.print("tokio_decode, gateway");
-        }
-        ratios.push(on_mixed.bytes_a_second() / on_same.bytes_a_second());
-        to_tokio.push(on_mixed.bytes_a_second() / tokio.bytes_a_second());
-    }
-    note(results, "gateway_bytes_over_same_shape", median(&mut ratios));
-    note(results, "gateway_bytes_over_tokio_decode", median(&mut to_tokio));
+    let contenders = [
+        ("same_shape", Kind::Corelane, &same[..]),
+        (CORELANE, Kind::Corelane, &mixed),
+        (TOKIO, Kind::TokioDecode, &mixed),
+    ];
+    let rounds = in_turns(scale, &contenders, |senders| senders.flat_out(scale.flat_out));
+    report("gateway", &contenders, &rounds, results);
+    let of = |runs: &[Run], index: usize| runs[1].bytes_a_second() / runs[index].bytes_a_second();
+    note(results, "gateway_bytes_over_same_shape", median_of(&rounds, |runs| of(runs, 0)));
+    note(results, "gateway_bytes_over_tokio_decode", median_of(&rounds, |runs| of(runs, 2)));
 }
 
 fn fan_in_1(scale: &Scale, results: &mut Results) {
@@ -148,37 +145,61 @@ fn fan_in_4(scale: &Scale, results: &mut Results) {
     compare_flat_out("fan_in_4", &loads, scale, &[Kind::Corelane, Kind::TokioDecode], results);
 }
 
-/// Several servers in turn under the same load: frames/s, bytes/s and CPU time of corelane over each.
+/// Several servers in turn under the same load: bytes/s and CPU time of corelane, the first, over each.
 fn compare_flat_out(section: &str, loads: &[Load], scale: &Scale, kinds: &[Kind], results: &mut Results) {
-    let mut rounds: Vec<Vec<Run>> = Vec::new();
-    for round in 0..scale.rounds {
-        let mut order = kinds.to_vec();
-        order.rotate_left(round % kinds.len());
-        let mut runs: Vec<_> =
-            order.iter().map(|&kind| (kind, run(kind, loads, |senders| senders.flat_out(scale.flat_out)))).collect();
-        runs.sort_by_key(|(kind, _)| kinds.iter().position(|other| other == kind));
-        rounds.push(runs.into_iter().map(|(_, run)| run).collect());
-    }
-    for (index, kind) in kinds.iter().enumerate() {
-        let middle = |of: fn(&Run) -> f64| median_of(&rounds, |runs| of(&runs[index]));
-        println!(
-            "  {:<22} {:>9.0} frames/s  {:>6.2} Gbit/s  {:>8.1} ns CPU a frame  {:>10.5} allocations a frame  {:>6.1} MB",
-            kind.name(),
-            middle(Run::frames_a_second),
-            middle(Run::bytes_a_second) * 8e-9,
-            middle(Run::nanoseconds_a_frame),
-            middle(Run::allocations_a_frame),
-            middle(Run::resident_megabytes_max),
-        );
-        if *kind == Kind::Corelane {
-            results.set(&format!("{section}_frames_a_second"), middle(Run::frames_a_second));
-            results.set(&format!("{section}_allocations_a_frame"), middle(Run::allocations_a_frame));
-            results.set(&format!("{section}_resident_mb_max"), middle(Run::resident_megabytes_max));
-            continue;
-        }
+    let contenders: Vec<_> = kinds.iter().map(|kind| (kind.name(), *kind, loads)).collect();
+    let rounds = in_turns(scale, &contenders, |senders| senders.flat_out(scale.flat_out));
+    report(section, &contenders, &rounds, results);
+    for (index, kind) in kinds.iter().enumerate().skip(1) {
         let over = |of: fn(&Run) -> f64| median_of(&rounds, |runs| of(&runs[0]) / of(&runs[index]));
         note(results, &format!("{section}_bytes_over_{}", kind.name()), over(Run::bytes_a_second));
-        note(results, &format!("{section}_cpu_over_{}", kind.name()), over(Run::nanoseconds_a_byte));
+        note(results, &format!("{section}_cpu_over_{}", kind.name()), over(Run::nanoseconds_a_frame));
+    }
+}
+
+/// What is compared: a name, a server, its load.
+type Contender<'l> = (&'static str, Kind, &'l [Load]);
+
+/// All contenders round by round, each round begun by another one. Their runs are in the order of the contenders.
+fn in_turns(
+    scale: &Scale,
+    contenders: &[Contender<'_>],
+    send: impl Fn(Senders) -> std::io::Result<Sent> + Sync,
+) -> Vec<Vec<Run>> {
+    let round = |round: usize| {
+        let mut runs: Vec<_> = (0..contenders.len())
+            .map(|index| {
+                let index = (index + round) % contenders.len();
+                let (_, kind, loads) = contenders[index];
+                (index, run(kind, loads, &send))
+            })
+            .collect();
+        runs.sort_by_key(|(index, _)| *index);
+        runs.into_iter().map(|(_, run)| run).collect()
+    };
+    (0..scale.rounds).map(round).collect()
+}
+
+/// The medians of each contender.
+fn report(section: &str, contenders: &[Contender<'_>], rounds: &[Vec<Run>], results: &mut Results) {
+    for (index, (name, ..)) in contenders.iter().enumerate() {
+        let middle = |of: fn(&Run) -> f64| median_of(rounds, |runs| of(&runs[index]));
+        let numbers = [
+            ("frames_a_second", middle(Run::frames_a_second)),
+            ("gigabits_a_second", middle(Run::bytes_a_second) * 8e-9),
+            ("cpu_ns_a_frame", middle(Run::nanoseconds_a_frame)),
+            ("allocations_a_frame", middle(Run::allocations_a_frame)),
+            ("allocations_a_second", middle(Run::allocations_a_second)),
+            ("resident_mb_max", middle(Run::resident_megabytes_max)),
+        ];
+        for (what, number) in numbers {
+            results.set(&format!("{section}/{name}/{what}"), number);
+        }
+        let [frames, gigabits, cpu, allocations_a_frame, allocations, resident] = numbers.map(|(_, number)| number);
+        println!(
+            "  {name:<16} {frames:>9.0} frames/s {gigabits:>6.2} Gbit/s {cpu:>8.1} ns CPU a frame \
+             {allocations_a_frame:>9.5} allocations a frame {allocations:>9.0}/s {resident:>6.1} MB"
+        );
     }
 }
 
@@ -186,40 +207,32 @@ fn compare_flat_out(section: &str, loads: &[Load], scale: &Scale, kinds: &[Kind]
 fn paced(scale: &Scale, results: &mut Results) {
     let loads = device_loads(64, 64, 1);
     let pace = Pace { writes_a_second: 10_000, writes_a_probe: 50 };
-    let mut ratios = Vec::new();
-    let mut all_latencies = [Vec::new(), Vec::new()];
+    let latencies: [Mutex<Vec<f64>>; 2] = Default::default();
+    let contenders = [(CORELANE, Kind::Corelane, &loads[..]), (TOKIO, Kind::TokioDecode, &loads)];
+    let mut rounds: Vec<Vec<Run>> = Vec::new();
     for round in 0..scale.rounds.div_ceil(2) {
-        let mut cpu = [0.0; 2];
-        for (index, kind) in [Kind::Corelane, Kind::TokioDecode].into_iter().enumerate() {
-            let mut latencies = Vec::new();
-            let run = run(kind, &loads, |senders| {
+        let measure = |index: usize| {
+            run(contenders[index].1, &loads, |senders| {
                 let (sent, probed) = senders.paced(pace, scale.paced)?;
-                latencies = probed;
+                latencies[index].lock().expect("not poisoned").extend(probed.iter().map(Duration::as_secs_f64));
                 Ok(sent)
-            });
-            cpu[index] = run.nanoseconds_a_frame();
-            all_latencies[index].extend(latencies.iter().map(Duration::as_secs_f64));
-            let seconds = run.sent.elapsed.as_secs_f64();
-            if round == 0 {
-                run.print(kind.name());
-            }
-            if kind == Kind::Corelane && round == 0 {
-                results.set("paced_allocations_a_second", run.allocations() as f64 / seconds);
-                results.set("paced_allocations_a_frame", run.allocations_a_frame());
-                results.set("paced_resident_mb_max", run.resident_megabytes_max());
-                results.set("paced_cpu_percent", run.nanoseconds_a_frame() * run.frames_a_second() / 1e7);
-            }
-        }
-        ratios.push(cpu[0] / cpu[1]);
+            })
+        };
+        let early = (round % 2 == 0).then(|| measure(0));
+        let tokio = measure(1);
+        rounds.push(vec![early.unwrap_or_else(|| measure(0)), tokio]);
     }
-    for (latencies, kind) in all_latencies.iter_mut().zip([Kind::Corelane, Kind::TokioDecode]) {
+    report("paced", &contenders, &rounds, results);
+    for ((name, ..), latencies) in contenders.iter().zip(latencies) {
+        let mut latencies = latencies.into_inner().expect("not poisoned");
         latencies.sort_by(f64::total_cmp);
         for percent in [50, 99] {
             let at = (latencies.len() * percent / 100).min(latencies.len() - 1);
-            note(results, &format!("paced_{}_p{percent}_ms", kind.name()), latencies[at] * 1e3);
+            note(results, &format!("paced_{name}_p{percent}_ms"), latencies[at] * 1e3);
         }
     }
-    note(results, "paced_cpu_over_tokio_decode", median(&mut ratios));
+    let cpu = |runs: &[Run]| runs[0].nanoseconds_a_frame() / runs[1].nanoseconds_a_frame();
+    note(results, "paced_cpu_over_tokio_decode", median_of(&rounds, cpu));
 
     let mut server = Server::start(Kind::TokioDelimited, 1);
     let before = server.usage();
@@ -241,13 +254,11 @@ fn paced(scale: &Scale, results: &mut Results) {
 fn memory(scale: &Scale, results: &mut Results) {
     let loads = device_loads(scale.memory_connections, 16, 16);
     let run = run(Kind::Corelane, &loads, |senders| senders.flat_out(3 * scale.flat_out));
-    run.print("corelane");
-    note(results, "memory_resident_mb_max", run.resident_megabytes_max());
-    results.set("memory_allocations_a_frame", run.allocations_a_frame());
+    report("memory", &[(CORELANE, Kind::Corelane, &loads)], &[vec![run]], results);
 }
 
 fn delimited(scale: &Scale, results: &mut Results) {
-    let loads = device_loads(8, FRAMES, FRAMES);
+    let loads = device_loads(8, FRAMES, WRITE_FRAMES);
     let mut server = Server::start(Kind::TokioDelimited, 1);
     let senders = Senders::connect(server.address, &loads).expect("connected");
     let start = Instant::now();
@@ -283,8 +294,9 @@ fn idle(scale: &Scale, results: &mut Results) {
         // Accepted, and asleep.
         thread::sleep(scale.flat_out / 4);
         let before = server.usage();
-        senders.idle_for(scale.paced / 2);
+        thread::sleep(scale.paced / 2);
         let after = server.usage();
+        drop(senders);
         *percent = (after.time - before.time).as_secs_f64() / (scale.paced / 2).as_secs_f64() * 100.0;
         println!(
             "  {connections:>5} connections: {percent:.3} % of a core, {:.1} MB",
@@ -382,10 +394,6 @@ impl Run {
         self.nanoseconds() / self.sent.frames as f64
     }
 
-    fn nanoseconds_a_byte(&self) -> f64 {
-        self.nanoseconds() / self.sent.bytes as f64
-    }
-
     fn allocations(&self) -> u64 {
         self.after.0.allocations - self.before.0.allocations
     }
@@ -394,19 +402,12 @@ impl Run {
         self.allocations() as f64 / self.sent.frames as f64
     }
 
-    fn resident_megabytes_max(&self) -> f64 {
-        self.after.1.resident_bytes_max as f64 / 1e6
+    fn allocations_a_second(&self) -> f64 {
+        self.allocations() as f64 / self.sent.elapsed.as_secs_f64()
     }
 
-    fn print(&self, name: &str) {
-        println!(
-            "  {name:<22} {:>9.0} frames/s  {:>6.2} Gbit/s  {:>8.1} ns CPU a frame  {:>10.5} allocations a frame  {:>6.1} MB",
-            self.frames_a_second(),
-            self.bytes_a_second() * 8e-9,
-            self.nanoseconds_a_frame(),
-            self.allocations_a_frame(),
-            self.resident_megabytes_max(),
-        );
+    fn resident_megabytes_max(&self) -> f64 {
+        self.after.1.resident_bytes_max as f64 / 1e6
     }
 }
 
@@ -433,10 +434,15 @@ fn note(results: &mut Results, name: &str, number: f64) {
     results.set(name, number);
 }
 
+/// Names of the two that are compared most.
+const CORELANE: &str = "corelane";
+const TOKIO: &str = "tokio_decode";
 /// Everything that is compared flat out.
 const FOUR: [Kind; 4] = [Kind::Corelane, Kind::TokioDecode, Kind::TokioOwned, Kind::ReceiveOnly];
-/// Frames of one connection that are sent over and over, 200 KB, and so few that the sender reads them from its cache.
-const FRAMES: usize = 200;
+/// Frames of one connection that are sent over and over, 192 KB, and so few that the sender reads them from its cache.
+const FRAMES: usize = 3 * WRITE_FRAMES;
+/// Frames a write, flat out: 64 KB is one segment to the kernel. Longer and shorter writes make the sender slower.
+const WRITE_FRAMES: usize = 64;
 /// A pace at which two shards and their senders fit two cores.
 const SHARD_FRAMES_A_SECOND: usize = 300_000;
 /// Longer than it takes to fill 1 GB.

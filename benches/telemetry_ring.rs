@@ -12,8 +12,8 @@
 //!
 //! Baselines: `ArrayQueue::force_push`, a `Mutex<VecDeque>` that drops its oldest, and, for `turns`, no telemetry.
 //!
-//! Read: nanoseconds of `record` (at most 5), and the throughput of `turns` on over off (at least 0.99). Both sides of the
-//! latter take turns of some milliseconds, and the number is the median over all pairs, so that whatever else the
+//! Read: nanoseconds of `record` (at most 5), and the throughput of `turns` on over off (at least 0.99). Both sides of
+//! the latter take turns of some milliseconds, and the number is the median over all pairs, so that whatever else the
 //! machine does falls on both. The samples that were drained and lost have to add up to those recorded.
 
 use std::collections::VecDeque;

@@ -1,7 +1,8 @@
 //! What fills the servers' sockets: as fast as they take it, or at a pace.
 //!
-//! Frames are made beforehand. A sender writes whole *units* of them, takes note of nothing but bytes, and ends its side
-//! when time is up; the run is over when the server has closed every connection, and so has counted all that was sent.
+//! Frames are made beforehand. A sender writes whole *units* of them, takes note of nothing but bytes, and ends its
+//! side when time is up; the run is over when the server has closed every connection, and so has counted all that was
+//! sent.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -204,12 +205,6 @@ impl Senders {
             connection.at = connection.unit_end;
         }
         Ok(())
-    }
-
-    /// Connections that do nothing for so long.
-    pub fn idle_for(self, time: Duration) {
-        thread::sleep(time);
-        drop(self);
     }
 
     fn finish(mut self, start: Instant) -> io::Result<Sent> {

@@ -22,9 +22,10 @@ fn main() -> ExitCode {
     let rows = rows(&run);
     print!("{}", plain_table(&rows));
     let text = format!(
-        "{}\n{}\n{}\n{}",
+        "{}\n{}\n{}\n{}\n{}",
         machine(revision, load),
         markdown_table(&rows),
+        servers_table(&run),
         decode_table(&run),
         other_tables(&run)
     );
@@ -120,6 +121,10 @@ impl Bound {
 }
 
 impl Row {
+    fn is(self, measured: Option<f64>) -> Self {
+        Self { measured, ..self }
+    }
+
     fn measured(&self) -> String {
         let Some(number) = self.measured else { return "not measured".to_owned() };
         let digits = match number.abs() {
@@ -142,185 +147,88 @@ impl Row {
 }
 
 fn rows(run: &Run) -> Vec<Row> {
-    use Bound::{AtLeast, AtMost, None as Shown};
-    let row = |what, required, aim, unit, measured| Row { what, required, aim, unit, measured };
     let decode = |stream, function, than| run.faster((stream, function), (stream, than));
     let stream = |name: &str| run.stream.get(name);
-    let ascii = ["corelane", "predicted", "general"]
-        .map(|way| run.faster(("decode_not_ascii", way), ("decode_1KB", way)))
-        .into_iter()
-        .flatten()
-        .reduce(f64::min);
-    let flat_out = ["one", "eight", "fan_in_1", "fan_in_4", "memory"]
-        .map(|section| stream(&format!("{section}_allocations_a_frame")))
-        .into_iter()
-        .flatten()
-        .reduce(f64::max);
+    let ways = ["corelane", "predicted", "general"].into_iter();
+    let not_ascii = ways.filter_map(|way| run.faster(("decode_not_ascii", way), ("decode_1KB", way)));
+    let record = run.timing("ring_record", "corelane").map(|timing| timing.nanoseconds);
+    let sections = ["one", "eight"].into_iter();
+    let allocations = sections.filter_map(|section| stream(&format!("{section}/corelane/allocations_a_frame")));
     vec![
-        row(
-            "decode, same shape, 1 KB, over `ciborium` owned",
-            AtLeast(40.0),
-            AtLeast(100.0),
-            "x",
-            decode("decode_1KB", "corelane", "ciborium"),
-        ),
-        row(
-            "the same, rollup of 14 points included",
-            AtLeast(40.0),
-            AtLeast(100.0),
-            "x",
-            decode("decode_1KB", "corelane_rollup", "ciborium"),
-        ),
-        row(
-            "decode, same shape, 1 KB, over `cbor4ii` borrowed",
-            AtLeast(12.0),
-            AtLeast(25.0),
-            "x",
-            decode("decode_1KB", "corelane", "cbor4ii"),
-        ),
-        row(
-            "decode, shuffled keys, over `cbor4ii` borrowed",
-            AtLeast(0.5),
-            AtLeast(0.5),
-            "x",
-            decode("decode_shuffled", "corelane", "cbor4ii"),
-        ),
-        row(
-            "decode, mixed shapes, over `cbor4ii` borrowed",
-            AtLeast(0.5),
-            AtLeast(0.5),
-            "x",
-            decode("decode_mixed", "corelane", "cbor4ii"),
-        ),
-        row(
-            "decode, text that is not ASCII, over ASCII, the slowest of the three ways",
-            AtLeast(0.3),
-            AtLeast(0.3),
-            "x",
-            ascii,
-        ),
-        row(
-            "frames/s, one connection, over tokio `read_exact` + `ciborium`",
-            AtLeast(25.0),
-            AtLeast(35.0),
-            "x",
-            stream("one_bytes_over_tokio_owned"),
-        ),
-        row(
-            "frames/s, eight connections, over tokio `read_exact` + `ciborium`",
-            AtLeast(25.0),
-            AtLeast(35.0),
-            "x",
-            stream("eight_bytes_over_tokio_owned"),
-        ),
-        row(
-            "bytes/s, one connection, over a bare receive loop",
-            AtLeast(0.6),
-            AtLeast(0.95),
-            "x",
-            stream("one_bytes_over_receive_only"),
-        ),
-        row(
-            "bytes/s, eight connections, over a bare receive loop",
-            AtLeast(0.6),
-            AtLeast(0.95),
-            "x",
-            stream("eight_bytes_over_receive_only"),
-        ),
-        row(
-            "bytes/s, each frame another device, 3 to 25 points, over the same shape",
-            AtLeast(0.5),
-            AtLeast(0.8),
-            "x",
-            stream("gateway_bytes_over_same_shape"),
-        ),
-        row(
-            "2 000 connections, one frame a write, over tokio with the same decoder",
-            AtLeast(1.0),
-            AtLeast(1.1),
-            "x",
-            stream("fan_in_1_bytes_over_tokio_decode"),
-        ),
-        row(
-            "2 000 connections, four frames a write, over tokio with the same decoder",
-            AtLeast(1.0),
-            AtLeast(1.1),
-            "x",
-            stream("fan_in_4_bytes_over_tokio_decode"),
-        ),
-        row(
-            "CPU of 2 000 idle connections",
-            AtMost(0.1),
-            AtMost(0.1),
-            " % of a core",
-            stream("idle_cpu_percent_over_no_connection"),
-        ),
-        row(
-            "80 Mbit/s, 64 connections: CPU of the process over tokio with the same decoder",
-            AtMost(0.8),
-            AtMost(0.6),
-            "x",
-            stream("paced_cpu_over_tokio_decode"),
-        ),
-        row(
-            "80 Mbit/s: p99 from write to counted, answer included",
-            AtMost(8.0),
-            AtMost(1.0),
-            " ms",
-            stream("paced_corelane_p99_ms"),
-        ),
-        row(
-            "80 Mbit/s: heap allocations of the data core",
-            AtMost(1000.0),
-            AtMost(400.0),
-            "/s",
-            stream("paced_allocations_a_second"),
-        ),
-        row(
-            "heap allocations of the data core a frame, flat out, the most of any load",
-            AtMost(0.001),
-            AtMost(0.001),
-            "",
-            flat_out,
-        ),
-        row("80 Mbit/s: peak resident memory", AtMost(140.0), AtMost(32.0), " MB", stream("paced_resident_mb_max")),
-        row(
-            "flat out, 5 000 connections: peak resident memory",
-            AtMost(140.0),
-            AtMost(96.0),
-            " MB",
-            stream("memory_resident_mb_max"),
-        ),
-        row(
-            "beside it: tokio `read_until`, 80 Mbit/s, memory that is never given back",
-            Shown,
-            Shown,
-            " MB/s",
-            stream("paced_tokio_delimited_mb_a_second"),
-        ),
-        row(
-            "beside it: tokio `read_until`, flat out, until stopped at 1 GB",
-            Shown,
-            Shown,
-            " s",
-            stream("delimited_seconds"),
-        ),
-        row(
-            "ring: `record`, uncontended",
-            AtMost(5.0),
-            AtMost(5.0),
-            " ns",
-            run.timing("ring_record", "corelane").map(|timing| timing.nanoseconds),
-        ),
-        row(
-            "throughput with telemetry over without",
-            AtLeast(0.99),
-            AtLeast(1.0),
-            "x",
-            run.ring.get("telemetry_on_over_off"),
-        ),
-        row("CPU of a frame, two shards over one", AtMost(1.05), AtMost(1.0), "x", stream("shards_cpu_two_over_one")),
+        at_least("decode, same shape, 1 KB, over `ciborium` owned", 40.0, 100.0).is(decode(
+            "decode_1KB",
+            "corelane",
+            "ciborium",
+        )),
+        at_least("the same, rollup of 14 points included", 40.0, 100.0).is(decode(
+            "decode_1KB",
+            "corelane_rollup",
+            "ciborium",
+        )),
+        at_least("decode, same shape, 1 KB, over `cbor4ii` borrowed", 12.0, 25.0).is(decode(
+            "decode_1KB",
+            "corelane",
+            "cbor4ii",
+        )),
+        at_least("decode, shuffled keys, over `cbor4ii` borrowed", 0.5, 0.5).is(decode(
+            "decode_shuffled",
+            "corelane",
+            "cbor4ii",
+        )),
+        at_least("decode, mixed shapes, over `cbor4ii` borrowed", 0.5, 0.5).is(decode(
+            "decode_mixed",
+            "corelane",
+            "cbor4ii",
+        )),
+        at_least("decode, text that is not ASCII, over ASCII, the slowest of the three ways", 0.3, 0.3)
+            .is(not_ascii.reduce(f64::min)),
+        at_least("frames/s, one connection, over tokio `read_exact` + `ciborium`", 25.0, 35.0)
+            .is(stream("one_bytes_over_tokio_owned")),
+        at_least("frames/s, eight connections, over tokio `read_exact` + `ciborium`", 25.0, 35.0)
+            .is(stream("eight_bytes_over_tokio_owned")),
+        at_least("bytes/s, one connection, over a bare receive loop", 0.6, 0.95)
+            .is(stream("one_bytes_over_receive_only")),
+        at_least("bytes/s, eight connections, over a bare receive loop", 0.6, 0.95)
+            .is(stream("eight_bytes_over_receive_only")),
+        at_least("bytes/s, each frame another device, 3 to 25 points, over the same shape", 0.5, 0.8)
+            .is(stream("gateway_bytes_over_same_shape")),
+        at_least("2 000 connections, one frame a write, over tokio with the same decoder", 1.0, 1.1)
+            .is(stream("fan_in_1_bytes_over_tokio_decode")),
+        at_least("2 000 connections, four frames a write, over tokio with the same decoder", 1.0, 1.1)
+            .is(stream("fan_in_4_bytes_over_tokio_decode")),
+        at_most("2 000 idle connections over none: CPU", 0.1, 0.1, " % of a core")
+            .is(stream("idle_cpu_percent_over_no_connection")),
+        at_most("80 Mbit/s, 64 connections: CPU of the process, over tokio with the same decoder", 0.8, 0.6, "x")
+            .is(stream("paced_cpu_over_tokio_decode")),
+        at_most("80 Mbit/s: p99 from write to counted, way of the answer included", 8.0, 1.0, " ms")
+            .is(stream("paced_corelane_p99_ms")),
+        at_most("80 Mbit/s: heap allocations of the data core", 1000.0, 400.0, "/s")
+            .is(stream("paced/corelane/allocations_a_second")),
+        at_most("flat out, one and eight connections: heap allocations of the data core a frame", 0.001, 0.001, "")
+            .is(allocations.reduce(f64::max)),
+        at_most("80 Mbit/s: peak resident memory", 140.0, 32.0, " MB").is(stream("paced/corelane/resident_mb_max")),
+        at_most("flat out, 5 000 connections: peak resident memory", 140.0, 96.0, " MB")
+            .is(stream("memory/corelane/resident_mb_max")),
+        beside("beside it: tokio `read_until`, 80 Mbit/s: memory that is never given back", " MB/s")
+            .is(stream("paced_tokio_delimited_mb_a_second")),
+        beside("beside it: tokio `read_until`, flat out: time until it was stopped at 1 GB", " s")
+            .is(stream("delimited_seconds")),
+        at_most("ring: `record`, uncontended", 5.0, 5.0, " ns").is(record),
+        at_least("throughput with telemetry over without", 0.99, 1.0).is(run.ring.get("telemetry_on_over_off")),
+        at_most("CPU of a frame, two shards over one", 1.05, 1.0, "x").is(stream("shards_cpu_two_over_one")),
     ]
+}
+
+fn at_least(what: &'static str, required: f64, aim: f64) -> Row {
+    Row { what, required: Bound::AtLeast(required), aim: Bound::AtLeast(aim), unit: "x", measured: None }
+}
+
+fn at_most(what: &'static str, required: f64, aim: f64, unit: &'static str) -> Row {
+    Row { what, required: Bound::AtMost(required), aim: Bound::AtMost(aim), unit, measured: None }
+}
+
+fn beside(what: &'static str, unit: &'static str) -> Row {
+    Row { what, required: Bound::None, aim: Bound::None, unit, measured: None }
 }
 
 fn plain_table(rows: &[Row]) -> String {
@@ -339,6 +247,37 @@ fn markdown_table(rows: &[Row]) -> String {
     for row in rows {
         let (required, aim) = (row.required.text(row.unit), row.aim.text(row.unit));
         let _ = writeln!(out, "| {} | {required} | {aim} | {} | {} |", row.what, row.measured(), row.verdict());
+    }
+    out
+}
+
+/// What each server gave under each load.
+fn servers_table(run: &Run) -> String {
+    const COLUMNS: [(&str, usize); 5] = [
+        ("frames_a_second", 0),
+        ("gigabits_a_second", 2),
+        ("cpu_ns_a_frame", 0),
+        ("allocations_a_second", 0),
+        ("resident_mb_max", 1),
+    ];
+    let mut out =
+        "Servers, medians of the rounds; CPU is that of the whole process, allocations those of the data core:\n\n\
+        | load | server | frames/s | Gbit/s | CPU, ns a frame | allocations/s | peak MB |\n\
+        | --- | --- | --- | --- | --- | --- | --- |\n"
+            .to_owned();
+    for section in ["one", "eight", "gateway", "fan_in_1", "fan_in_4", "paced", "memory"] {
+        for server in ["corelane", "same_shape", "tokio_decode", "tokio_owned", "receive_only"] {
+            let number = |what: &str| run.stream.get(&format!("{section}/{server}/{what}"));
+            if number(COLUMNS[0].0).is_none() {
+                continue;
+            }
+            let shown = if server == "same_shape" { "corelane, same shape" } else { server };
+            let _ = write!(out, "| {section} | {shown} |");
+            for (what, digits) in COLUMNS {
+                let _ = write!(out, " {:.digits$} |", number(what).unwrap_or(f64::NAN));
+            }
+            out.push('\n');
+        }
     }
     out
 }
@@ -424,7 +363,8 @@ fn machine(revision: &str, load: &str) -> String {
     let (model, kernel) = (model.unwrap_or("unknown processor"), read("/proc/sys/kernel/osrelease"));
     let date = jiff::Zoned::now().date();
     format!(
-        "{date}, revision {revision}: `scripts/bench.sh` on {cores} cores of {model}, Linux {}, load average before the run {load}.\n",
+        "{date}, revision {revision}: `scripts/bench.sh` on {cores} cores of {model}, Linux {}. Load average before \
+         the run: {load}.\n",
         kernel.trim()
     )
 }

@@ -1,5 +1,5 @@
-//! The server that corelane replaces: lines out of a stream that has none. It holds what it has not understood, and that
-//! is everything.
+//! The server that corelane replaces: lines out of a stream that has none. It holds what it has not understood, and
+//! that is everything.
 
 use std::io;
 use std::net::TcpListener;
