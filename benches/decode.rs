@@ -24,24 +24,25 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use corelane_benches::allocator::Counting;
 use corelane_benches::baseline::{BorrowedEvent, Number, OwnedEvent, Value, walk};
-use corelane_benches::events::{self, Random, Source, Stream};
+use corelane_benches::events::{self, Source, Stream};
 use corelane_benches::host::{self, CpuTime};
 use corelane_benches::pipeline::Pipeline;
+use corelane_testkit::Random;
 use corelane_wire::{Decoder, Event, Hint, Shape, SkeletonTable};
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use serde::de::DeserializeOwned;
+use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// What one receive brings, about.
 const RECEIVE_BYTES: usize = 112 * 1024;
 
 fn decode(criterion: &mut Criterion<CpuTime>) {
     host::pin(host::cores().0);
-    let mut random = Random(7);
+    let mut random = Random::from_seed(7);
     let device = events::device(1);
     let sizes = [
         ("100B", events::small_device()),

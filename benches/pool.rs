@@ -16,13 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use corelane_benches::allocator::Counting;
 use corelane_benches::host;
 use corelane_pool::{BUFFER_BYTES, BufferPool};
 use criterion::{Criterion, criterion_group, criterion_main};
+use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Buffers of the pool, and those that are out at once.
 const BUFFERS: usize = 512;

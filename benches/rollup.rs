@@ -18,15 +18,15 @@ use std::collections::{HashMap, VecDeque};
 use std::hint::black_box;
 use std::time::Duration;
 
-use corelane_benches::allocator::Counting;
 use corelane_benches::events::{self, Source};
 use corelane_benches::host::{self, CpuTime};
 use corelane_rollup::Rollup;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use hashbrown::Equivalent;
+use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 const POINTS: usize = events::DEVICE_POINTS;
 

@@ -23,15 +23,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use corelane_benches::allocator::Counting;
-use corelane_benches::events::{self, Random, Stream};
+use corelane_benches::events::{self, Stream};
 use corelane_benches::host;
 use corelane_benches::results::{Results, is_test, median};
 use corelane_benches::senders::{Load, Pace, Senders, Sent};
 use corelane_benches::servers::{Counts, Kind, Server, Usage, serve_if_asked};
+use corelane_testkit::Random;
+use corelane_testkit::allocator::Counting;
+use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting<Jemalloc> = Counting(Jemalloc);
 
 fn main() {
     serve_if_asked();
@@ -107,7 +109,7 @@ fn eight(scale: &Scale, results: &mut Results) {
 /// The gateway's mix against the same-shape stream on as many connections.
 fn gateway(scale: &Scale, results: &mut Results) {
     let same = device_loads(8, FRAMES, WRITE_FRAMES);
-    let mut random = Random(11);
+    let mut random = Random::from_seed(11);
     let mixed: Vec<_> = (0..8)
         .map(|connection| {
             let devices: Vec<_> = (0..100)
@@ -413,7 +415,7 @@ impl Run {
 
 /// A load for each connection, of one device each.
 fn device_loads(connections: usize, frames: usize, frames_a_unit: usize) -> Vec<Load> {
-    let mut random = Random(5);
+    let mut random = Random::from_seed(5);
     let load = |number| {
         let device = events::device(number);
         let stream = (0..frames).fold(Stream::new(), |mut stream, number| {

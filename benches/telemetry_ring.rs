@@ -23,19 +23,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use corelane_benches::allocator::Counting;
-use corelane_benches::events::{self, Random, Stream};
+use corelane_benches::events::{self, Stream};
 use corelane_benches::host::{self, CpuTime};
-use corelane_benches::pipeline::{Pipeline, count_into_series};
+use corelane_benches::pipeline::Pipeline;
 use corelane_benches::results::{Results, is_test, median};
 use corelane_metrics::{Histogram, SAMPLE_WORDS, Sample, Totals, cell};
 use corelane_ring::{Recorder, telemetry_ring};
+use corelane_shard::count_into_series;
+use corelane_testkit::Random;
 use corelane_wire::Hint;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use crossbeam_queue::ArrayQueue;
+use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 const SLOTS: usize = 16 * 1024;
 const DRAINED: usize = 4 * 1024;
@@ -239,7 +241,7 @@ impl Shard {
 /// Telemetry on against off, over the work of a shard.
 fn turns() {
     let (pairs, receives) = if is_test() { (1, 20) } else { (PAIRS, SLICE_RECEIVES) };
-    let mut random = Random(7);
+    let mut random = Random::from_seed(7);
     let source = events::device(1);
     let stream = Stream::new().fill(112 * 1024, |number| events::plain(&source, number, &mut random));
     let (recorder, mut drain) = telemetry_ring(SLOTS);

@@ -45,6 +45,7 @@ cargo_deny() {
 
 step "format"
 cargo fmt --check
+cargo fmt --check --manifest-path crates/wire/fuzz/Cargo.toml
 
 step "clippy, warnings are errors"
 cargo clippy --locked --workspace --all-targets -- -D warnings

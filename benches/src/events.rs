@@ -5,13 +5,15 @@
 
 use std::ops::Range;
 
+use corelane_testkit::Random;
+use corelane_testkit::frames::{EVENT_POINTS, SENSORS};
 use corelane_wire::{HEADER_BYTES, Padded, SLACK_BYTES};
 use minicbor::Encoder;
 
 /// Payload of [`device`], in bytes.
 pub const DEVICE_EVENT_BYTES: usize = 997;
 /// Points of [`device`].
-pub const DEVICE_POINTS: usize = 14;
+pub const DEVICE_POINTS: usize = EVENT_POINTS as usize;
 
 /// Frames, one behind the other as they come over a connection, with slack behind the last.
 #[derive(Debug)]
@@ -28,10 +30,6 @@ pub struct Source {
     /// Sensor and tags of each point.
     pub points: Vec<(String, Option<String>)>,
 }
-
-/// Numbers that look random and are the same in every run (SplitMix64).
-#[derive(Debug)]
-pub struct Random(pub u64);
 
 impl Stream {
     /// No frame yet.
@@ -100,22 +98,6 @@ impl Default for Stream {
 /// The device that everything of "1 KB" is about: 14 points of three keys, 997 bytes an event. Devices differ in their
 /// number alone.
 pub fn device(number: usize) -> Source {
-    const SENSORS: [&str; DEVICE_POINTS] = [
-        "temperature_intake_celsius",
-        "temperature_outlet_celsius",
-        "pressure_line_one_kilopascal",
-        "pressure_line_two_kilopascal",
-        "flow_rate_litres_a_minute",
-        "vibration_axis_x_millimetres",
-        "vibration_axis_y_millimetres",
-        "vibration_axis_z_millimetres",
-        "motor_current_amperes",
-        "motor_voltage_volts",
-        "motor_speed_turns_a_minute",
-        "bearing_front_celsius",
-        "bearing_rear_celsius",
-        "humidity_cabinet_percent",
-    ];
     let points = SENSORS.iter().map(|sensor| ((*sensor).to_owned(), Some("unit=C;row=7".to_owned())));
     Source { id: format!("plant-07-pu-{number:04}"), points: points.collect() }
 }
@@ -154,7 +136,7 @@ pub fn device_of(payload_bytes: usize) -> Source {
             .map(|index| (format!("temperature_of_cell_{index:04}"), Some("unit=C;row=7".to_owned())))
             .collect(),
     };
-    let bytes = |points| plain(&with(points), 0, &mut Random(0)).len();
+    let bytes = |points| plain(&with(points), 0, &mut Random::from_seed(0)).len();
     // The head of a long array has two bytes more.
     let (empty, point_bytes) = (bytes(0) + 2, bytes(1) - bytes(0));
     with((payload_bytes - empty) / point_bytes)
@@ -255,22 +237,6 @@ pub fn mixed(number: usize, random: &mut Random) -> Vec<u8> {
     out.into_writer()
 }
 
-impl Random {
-    /// Any number.
-    pub fn next_number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`, which is not zero.
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next_number() % end as u64) as usize
-    }
-}
-
 fn encode<'p>(
     id: &str,
     timestamp: u64,
@@ -328,7 +294,7 @@ mod tests {
 
     #[test]
     fn events_are_valid_of_the_size_they_promise_and_without_newline() {
-        let mut random = Random(1);
+        let mut random = Random::from_seed(1);
         let mut decoder = Decoder::new();
         let mut check = |payload: Vec<u8>| {
             assert!(!payload.contains(&NEWLINE) && !(payload.len() as u32).to_be_bytes().contains(&NEWLINE));
@@ -357,7 +323,7 @@ mod tests {
 
     #[test]
     fn mixed_events_are_valid() {
-        let mut random = Random(2);
+        let mut random = Random::from_seed(2);
         let mut decoder = Decoder::new();
         for number in 0..2_000 {
             let payload = mixed(number, &mut random);

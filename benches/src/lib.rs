@@ -8,13 +8,11 @@
 //! - [`events`]: the events that are decoded and sent, from a fixed seed.
 //! - [`baseline`]: other decoders of the same schema: `minicbor`, `cbor4ii`, `ciborium`.
 //! - [`pipeline`]: decode, rollup and counters as a shard does them, without its sockets.
-//! - [`allocator`]: jemalloc behind a counter per thread, as in the server.
 //! - [`host`]: cores, clocks, memory.
 //! - [`servers`]: what `stream_throughput` compares, each in a process of its own.
 //! - [`senders`]: what fills their sockets.
 //! - [`results`]: the numbers of a run, and the table with what is required of them.
 
-pub mod allocator;
 pub mod baseline;
 pub mod events;
 pub mod host;

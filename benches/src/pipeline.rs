@@ -2,7 +2,8 @@
 
 use corelane_metrics::{ShardMetrics, cell};
 use corelane_rollup::Rollup;
-use corelane_wire::{Decoder, Event, Hint, Padded, SKELETON_POINTS_MAX, SKELETONS, Shape, SkeletonTable};
+use corelane_shard::count_into_series;
+use corelane_wire::{Decoder, Hint, Padded, SKELETON_POINTS_MAX, SKELETONS, SkeletonTable};
 
 /// The part of a shard that all its connections use in turn.
 pub struct Pipeline {
@@ -46,22 +47,6 @@ impl Pipeline {
                 false
             }
         }
-    }
-}
-
-/// An event whose shape is known needs no look at its names. As a shard does it.
-#[inline]
-pub fn count_into_series(event: &Event<'_>, tick: u64, rollup: &mut Rollup) {
-    let (timestamp, points) = (event.timestamp(), event.points());
-    if let Shape::Known(slot) = event.shape()
-        && rollup.record_known(tick, slot, timestamp, points.values())
-    {
-        return;
-    }
-    let points = points.map(|point| (point.sensor, point.value));
-    match event.shape() {
-        Shape::Known(slot) | Shape::Learned(slot) => rollup.record_shape(tick, slot, event.id(), timestamp, points),
-        Shape::Other => rollup.record(tick, event.id(), timestamp, points),
     }
 }
 

@@ -9,12 +9,12 @@ use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, M
 use corelane_ring::telemetry_ring;
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
-use corelane_shard::{Limits, LoadTable, ShardConfig, ShardLink, bind_listeners};
+use corelane_shard::{Allocations, Limits, LoadTable, ShardConfig, ShardLink, bind_listeners};
+use corelane_testkit::allocator::thread_calls;
 use crossbeam_queue::ArrayQueue;
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{BACKLOG, answer_questions};
-use crate::allocator::thread_allocations;
 use crate::host;
 use crate::pipeline::SERIES_MAX;
 
@@ -64,7 +64,10 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
             events: security,
             link,
             loads: loads.clone(),
-            allocations: thread_allocations,
+            allocations: || {
+                let calls = thread_calls();
+                Allocations { count: calls.allocations, bytes: calls.bytes }
+            },
             on_accept_error: Box::new(|error| eprintln!("accept: {error}")),
             on_accepting: Box::new(|| ()),
             on_end: Box::new(|| ()),

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{io, thread};
 
-use crate::allocator::thread_allocations;
+use corelane_testkit::allocator::thread_calls;
+
 use crate::host;
 
 pub use process::{Counts, Server, Usage};
@@ -88,7 +89,7 @@ impl Counted {
 
     fn add_bytes(&self, bytes: usize) {
         add(&self.bytes, bytes as u64);
-        self.allocations.store(thread_allocations().count, Ordering::Relaxed);
+        self.allocations.store(thread_calls().allocations, Ordering::Relaxed);
     }
 }
 

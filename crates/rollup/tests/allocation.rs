@@ -1,69 +1,18 @@
 //! Memory is decided at construction: what peers send afterwards, however many names they make up, allocates nothing.
-#![allow(unsafe_code, reason = "an allocator that counts is an unsafe trait")]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    fmt::Write,
-};
+use std::alloc::System;
+use std::fmt::Write;
 
 use corelane_rollup::{LANE_PAGES, PAGE_BYTES_MAX, PAGE_SLOTS, Rollup, SeriesPage, TEXT_BYTES_MAX, snapshot_lane};
-
-struct Counting;
-
-thread_local! {
-    static CALLS: Cell<u64> = const { Cell::new(0) };
-    static BYTES: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count(bytes: usize) {
-    CALLS.set(CALLS.get() + 1);
-    BYTES.set(BYTES.get() + bytes);
-}
-
-// SAFETY: every call is passed on to the system's allocator as it came; the counters neither allocate nor unwind.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        // SAFETY: the caller's promises are the ones `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
-        // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size);
-        // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // A release on the hot path is as unwelcome as an allocation.
-        CALLS.set(CALLS.get() + 1);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use corelane_testkit::allocator::{Counting, calls_of};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting<System> = Counting(System);
 
-/// Allocator calls that `work` makes on this thread.
+/// Allocator calls that `work` makes on this thread. A release on the hot path is as unwelcome as an allocation.
 fn calls(work: impl FnOnce()) -> u64 {
-    let before = CALLS.get();
-    work();
-    CALLS.get() - before
-}
-
-/// Bytes that `work` asks for on this thread.
-fn bytes<T>(work: impl FnOnce() -> T) -> (usize, T) {
-    let before = BYTES.get();
-    let made = work();
-    (BYTES.get() - before, made)
+    let (calls, ()) = calls_of(work);
+    calls.allocations + calls.releases
 }
 
 const SERIES_MAX: usize = 3 * PAGE_SLOTS + 1;
@@ -133,8 +82,8 @@ fn page_answers_allocate_nothing_with_the_longest_texts() {
 #[test]
 fn planned_memory_is_what_is_allocated() {
     for series_max in [1, 2, 1_000, SERIES_MAX, 65_536] {
-        let (bytes, _rollup) = bytes(|| Rollup::new(series_max));
-        assert_eq!(bytes, Rollup::memory_bytes_max(series_max), "series_max {series_max}");
+        let (calls, _rollup) = calls_of(|| Rollup::new(series_max));
+        assert_eq!(calls.bytes, Rollup::memory_bytes_max(series_max) as u64, "series_max {series_max}");
     }
-    assert_eq!(bytes(SeriesPage::new).0, PAGE_BYTES_MAX);
+    assert_eq!(calls_of(SeriesPage::new).0.bytes, PAGE_BYTES_MAX as u64);
 }

@@ -219,8 +219,10 @@ impl Connection {
     }
 }
 
-/// An event whose shape is known needs no look at its names.
-fn count_into_series(event: &Event<'_>, tick: u64, rollup: &mut Rollup) {
+/// Counts the points of an event into their series. `tick` is the shard's coarse clock in milliseconds. An event whose
+/// shape is known needs no look at its names.
+#[inline]
+pub fn count_into_series(event: &Event<'_>, tick: u64, rollup: &mut Rollup) {
     let (timestamp, points) = (event.timestamp(), event.points());
     if let Shape::Known(slot) = event.shape()
         && rollup.record_known(tick, slot, timestamp, points.values())

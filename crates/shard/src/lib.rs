@@ -32,6 +32,7 @@ mod run;
 mod shard;
 mod sweep;
 
+pub use connection::count_into_series;
 pub use limits::Limits;
 pub use link::{LoadTable, ShardLink};
 pub use listener::bind_listeners;

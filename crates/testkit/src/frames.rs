@@ -8,24 +8,26 @@ pub const COMMIT_REQUEST: [u8; HEADER_BYTES] = [0; HEADER_BYTES];
 /// Points in [`event`].
 pub const EVENT_POINTS: u64 = 14;
 
+/// The sensors of [`event`].
+pub const SENSORS: [&str; EVENT_POINTS as usize] = [
+    "temperature_intake_celsius",
+    "temperature_outlet_celsius",
+    "pressure_line_one_kilopascal",
+    "pressure_line_two_kilopascal",
+    "flow_rate_litres_a_minute",
+    "vibration_axis_x_millimetres",
+    "vibration_axis_y_millimetres",
+    "vibration_axis_z_millimetres",
+    "motor_current_amperes",
+    "motor_voltage_volts",
+    "motor_speed_turns_a_minute",
+    "bearing_front_celsius",
+    "bearing_rear_celsius",
+    "humidity_cabinet_percent",
+];
+
 /// The event that devices are thought to send: about 1 KB, 14 points. Values vary with `timestamp`.
 pub fn event(id: &str, timestamp: u64) -> Vec<u8> {
-    const SENSORS: [&str; EVENT_POINTS as usize] = [
-        "temperature_intake_celsius",
-        "temperature_outlet_celsius",
-        "pressure_line_one_kilopascal",
-        "pressure_line_two_kilopascal",
-        "flow_rate_litres_a_minute",
-        "vibration_axis_x_millimetres",
-        "vibration_axis_y_millimetres",
-        "vibration_axis_z_millimetres",
-        "motor_current_amperes",
-        "motor_voltage_volts",
-        "motor_speed_turns_a_minute",
-        "bearing_front_celsius",
-        "bearing_rear_celsius",
-        "humidity_cabinet_percent",
-    ];
     let points = SENSORS.iter().enumerate().map(|(index, sensor)| {
         let value = (timestamp % 1_000) as f64 + index as f64 / 8.0;
         (*sensor, value, Some("unit=a;line=7"))

@@ -12,9 +12,9 @@
 //! - [`http`]: as much HTTP as a scrape needs.
 //! - [`random`]: numbers from a seed that is printed and taken back.
 //! - [`host`]: the test's own limits and cores.
+//! - [`allocator`]: counts what a thread allocates.
 
-#![forbid(unsafe_code)]
-
+pub mod allocator;
 pub mod frames;
 pub mod host;
 pub mod http;

@@ -22,6 +22,11 @@ impl Random {
         Self(seed)
     }
 
+    /// From a seed, the same numbers each time.
+    pub fn from_seed(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Another source of numbers, for another thread.
     pub fn split(&mut self) -> Self {
         Self(self.next_number())

@@ -364,7 +364,7 @@ unsafe fn equal_under_mask_portable(payload: *const u8, bytes: *const u8, mask: 
             let load = |start: *const u8| unsafe { start.add(block * BLOCK + 8 * at).cast::<[u8; 8]>().read() };
             let unequal = u64::from_le_bytes(load(payload)) ^ u64::from_le_bytes(load(bytes));
             // A bit of its own in each byte that the mask has a bit for.
-            let wanted = u64::from(mask) * EACH_BYTE & 0x8040_2010_0804_0201;
+            let wanted = (u64::from(mask) * EACH_BYTE) & 0x8040_2010_0804_0201;
             all | highest_bits(unequal) & highest_bits(wanted)
         });
         difference == 0
@@ -374,7 +374,7 @@ unsafe fn equal_under_mask_portable(payload: *const u8, bytes: *const u8, mask: 
 /// The highest bit of each byte that is not zero.
 fn highest_bits(word: u64) -> u64 {
     let low = 0x7f * EACH_BYTE;
-    ((word & low) + low | word) & !low
+    (((word & low) + low) | word) & !low
 }
 
 const EACH_BYTE: u64 = 0x0101_0101_0101_0101;

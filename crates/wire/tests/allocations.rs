@@ -1,65 +1,22 @@
 //! Nothing allocates once a decoder is made: not for the largest event, the most chunks, nor any refusal.
-#![allow(unsafe_code, reason = "an allocator that counts is an unsafe trait")]
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::alloc::System;
 
 use common::ways::ZEROS;
 use common::*;
+use corelane_testkit::allocator::{Counting, calls_of};
 use corelane_wire::{
     Answer, Decoder, Hint, MAX_FRAME_SIZE, POINTS_MAX, Padded, RejectReason, SKELETONS, SLACK_BYTES, Shape,
     SkeletonTable, Step, encode_answer, next_step,
 };
 
-thread_local! {
-    /// Calls of this thread alone: the test harness allocates on others meanwhile.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-impl Counting {
-    fn count(&self) {
-        // Fails only while a thread ends, when no test is looking.
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-    }
-}
-
-// SAFETY: every call is passed on as it came; `realloc` and `alloc_zeroed` are passed on, too, so that they count once.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.count();
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        self.count();
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        self.count();
-        // SAFETY: the caller's promises are those that `System` asks for, and `block` is one of its own.
-        unsafe { System.realloc(block, layout, bytes) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: `block` came from `System` with this layout.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
-
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static ALLOCATOR: Counting<System> = Counting(System);
 
 fn allocations(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.get();
-    work();
-    ALLOCATIONS.get() - before
+    calls_of(work).0.allocations
 }
 
 /// Events at each limit of the scratch, and a payload for every reason that the decoder gives.
