@@ -157,7 +157,9 @@ impl Shard {
                 }
             }
             Completion::ReceiveEnded { slot, errno: libc::ENOBUFS } => {
-                self.core.metrics.add(cell::POOL_WAITS, 1);
+                // Else only the kernel's share was used up, which is refilled at the end of the turn.
+                let pool_is_short = self.core.pool.free() <= KEPT_BACK_BUFFERS;
+                self.core.metrics.add(cell::POOL_WAITS, u64::from(pool_is_short));
                 self.wait_for_buffer(slot);
             }
             Completion::ReceiveEnded { slot, errno } => self.receive_ended(slot, errno),
