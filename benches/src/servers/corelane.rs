@@ -9,7 +9,7 @@ use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, M
 use corelane_ring::telemetry_ring;
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
-use corelane_shard::{Allocations, Limits, LoadTable, ShardConfig, ShardLink, bind_listeners};
+use corelane_shard::{AccessRules, Allocations, Limits, ShardConfig, Shards, bind_listeners};
 use corelane_testkit::allocator::thread_calls;
 use crossbeam_queue::ArrayQueue;
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -32,7 +32,19 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
     let address = listeners[0].local_addr()?;
     let control_listener = TcpListener::bind(("127.0.0.1", 0))?;
     let control_address = control_listener.local_addr()?;
-    let loads = LoadTable::new(shards);
+    let limits = Limits {
+        pool_buffers: POOL_BUFFERS / shards,
+        connections_max: 10_000,
+        connections_per_ip_max: 0,
+        accepts_per_ip_max: 0,
+        rate_per_connection: 0,
+        connection_age_max: Duration::ZERO,
+        series_max: SERIES_MAX,
+        idle_timeout: Duration::from_secs(300),
+        frame_timeout: Duration::from_secs(10),
+        drain_timeout: Duration::from_secs(10),
+    };
+    let shared = Shards::new(shards, &limits)?;
     let mut ports = Vec::new();
     // Shards end with the process.
     let mut threads = Vec::new();
@@ -40,8 +52,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
         let (recorder, samples) = telemetry_ring(RING_SLOTS);
         let (asker, answerer) = snapshot_lane();
         let security = Arc::new(ArrayQueue::new(SECURITY_EVENTS_MAX));
-        let link = ShardLink::new()?;
-        let waker = link.clone();
+        let waker = shared.link(index).clone();
         ports.push(ShardPort {
             samples,
             series: asker,
@@ -51,19 +62,12 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
         let config = ShardConfig {
             index,
             core: cores[index],
-            limits: Limits {
-                pool_buffers: POOL_BUFFERS / shards,
-                connections_max: 10_000,
-                series_max: SERIES_MAX,
-                idle_timeout: Duration::from_secs(300),
-                frame_timeout: Duration::from_secs(10),
-                drain_timeout: Duration::from_secs(10),
-            },
+            limits: limits.clone(),
             recorder,
             series: answerer,
             events: security,
-            link,
-            loads: loads.clone(),
+            shards: shared.clone(),
+            rules: AccessRules::default(),
             allocations: || {
                 let calls = thread_calls();
                 Allocations { count: calls.allocations, bytes: calls.bytes }

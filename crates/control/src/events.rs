@@ -1,8 +1,9 @@
-//! The last security events, as JSON.
+//! The last security events: kept for JSON, and told in the log, one line a second and kind.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
-use corelane_metrics::SecurityEvent;
+use corelane_metrics::{SecurityEvent, SecurityKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -14,10 +15,38 @@ const EVENTS_MAX: usize = 256;
 pub(crate) struct EventLog {
     /// Oldest first, by the time at which the shards told them.
     events: VecDeque<SecurityEvent>,
+    lines: [LogLine; SecurityKind::ALL.len()],
 }
+
+/// The log lines of one kind.
+#[derive(Clone, Copy, Default)]
+struct LogLine {
+    written_at: Option<Instant>,
+    /// Events since then.
+    unwritten: u64,
+}
+
+impl LogLine {
+    /// How many events were left out before this one, when it may be written.
+    fn take_turn(&mut self, now: Instant) -> Option<u64> {
+        if self.written_at.is_some_and(|written_at| now.duration_since(written_at) < LOG_EVERY) {
+            self.unwritten += 1;
+            return None;
+        }
+        self.written_at = Some(now);
+        Some(std::mem::take(&mut self.unwritten))
+    }
+}
+
+/// A flood of one kind writes a line so often.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 
 impl EventLog {
     pub(crate) fn push(&mut self, event: SecurityEvent) {
+        if let Some(left_out) = self.lines[event.kind.index()].take_turn(Instant::now()) {
+            let (kind, peer) = (event.kind.label(), event.peer);
+            tracing::warn!(kind, %peer, left_out, "security event: {}", event.detail_text());
+        }
         // Shards are drained one after the other, so a late one may tell of something earlier.
         let place = self.events.iter().rposition(|other| other.unix_nanos <= event.unix_nanos).map_or(0, |at| at + 1);
         self.events.insert(place, event);
@@ -67,6 +96,15 @@ mod tests {
         assert_eq!(told.len(), EVENTS_MAX);
         assert!(told.is_sorted_by(|left, right| left >= right));
         assert_eq!((told[0], told[EVENTS_MAX - 1]), (299, 45));
+    }
+
+    #[test]
+    fn a_flood_of_one_kind_is_one_line_a_second() {
+        let (mut line, start) = (LogLine::default(), Instant::now());
+        assert_eq!(line.take_turn(start), Some(0));
+        assert!((1..1_000).all(|millisecond| line.take_turn(start + Duration::from_millis(millisecond)).is_none()));
+        assert_eq!(line.take_turn(start + LOG_EVERY), Some(999));
+        assert_eq!(line.take_turn(start + 3 * LOG_EVERY), Some(0));
     }
 
     #[test]

@@ -11,6 +11,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use corelane_shard::ACCEPT_RATE_MAX;
+use ipnet::IpNet;
+
 use self::layers::Layers;
 pub(crate) use self::layers::Said;
 #[cfg(test)]
@@ -29,6 +32,12 @@ pub(crate) struct Config {
     pub(crate) control_core: Option<Said<usize>>,
     pub(crate) pool_bytes: Said<u64>,
     pub(crate) max_connections: Said<usize>,
+    pub(crate) max_connections_per_ip: u32,
+    pub(crate) max_accept_rate_per_ip: u32,
+    pub(crate) max_rate_per_connection: u64,
+    pub(crate) max_connection_age: Duration,
+    /// Empty allows any address.
+    pub(crate) allow: Vec<IpNet>,
     pub(crate) max_series: usize,
     pub(crate) idle_timeout: Duration,
     pub(crate) frame_timeout: Duration,
@@ -50,7 +59,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Config {
     /// From all layers; `flags` names the file if there is one.
-    pub(crate) fn resolve(flags: SettingArgs) -> Result<Self, Failure> {
+    pub(crate) fn resolve(flags: &SettingArgs) -> Result<Self, Failure> {
         Self::from_layers(&Layers::collect(flags)?)
     }
 
@@ -68,6 +77,15 @@ impl Config {
             control_core: layers.parse_optional("control_core", values::number(0..=usize::MAX))?,
             pool_bytes: layers.parse("pool_bytes", values::size)?,
             max_connections: layers.parse("max_connections", values::number(1..=1_000_000))?,
+            max_connections_per_ip: layers.parse("max_connections_per_ip", values::number(0..=1_000_000))?.value as u32,
+            max_accept_rate_per_ip: layers
+                .parse("max_accept_rate_per_ip", values::number(0..=ACCEPT_RATE_MAX as usize))?
+                .value as u32,
+            max_rate_per_connection: layers.parse("max_rate_per_connection", values::size)?.value,
+            max_connection_age: layers
+                .parse("max_connection_age", values::duration(Duration::ZERO..=TIMEOUT_MAX))?
+                .value,
+            allow: layers.parse_optional("allow", values::address_ranges)?.map(|said| said.value).unwrap_or_default(),
             max_series: layers.parse("max_series", values::number(1..=16_777_216))?.value,
             idle_timeout: layers.parse("idle_timeout", values::duration(Duration::ZERO..=TIMEOUT_MAX))?.value,
             frame_timeout: layers.parse("frame_timeout", values::duration(timeout.clone()))?.value,

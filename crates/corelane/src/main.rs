@@ -1,7 +1,7 @@
 //! The `corelane` command: a thread-per-core telemetry ingestion server, and the tools around it.
 //!
 //! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted),
-//! `allocator`, `log`, `failure`; `send`, `decode`, `check` are commands of their own.
+//! `reload`, `allocator`, `log`, `failure`; `send`, `decode`, `check` are commands of their own.
 
 mod allocator;
 mod check;
@@ -10,6 +10,7 @@ mod decode;
 mod failure;
 mod host;
 mod log;
+mod reload;
 mod send;
 mod serve;
 

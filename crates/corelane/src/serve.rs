@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,11 +16,11 @@ use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
 use corelane_ring::telemetry_ring;
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
-use corelane_shard::{Limits, LoadTable, ShardConfig, ShardLink, ShardThread, bind_listeners};
+use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards, bind_listeners};
 use corelane_wire::RejectReason;
 use crossbeam_queue::ArrayQueue;
 use rustix::thread::{MembarrierCommand, membarrier};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::allocator::{memory_use, thread_allocations};
@@ -28,6 +28,7 @@ use crate::config::{Config, SettingArgs};
 use crate::failure::Failure;
 use crate::host::{self, Placement};
 use crate::log;
+use crate::reload::Reloader;
 
 /// Slots of a shard's TelemetryRing: several drains' worth at full load, 32 bytes each.
 const RING_SLOTS: usize = 16 * 1024;
@@ -39,9 +40,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the kernel may take to release a killed server's port.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How often the configuration file is looked at for changes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What wakes the main thread.
 enum Event {
     Signal,
+    Reload,
     ShardAccepts,
     /// A thread that should run has ended.
     Ended(String),
@@ -51,7 +56,7 @@ enum Event {
 pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     // The shards' executors use it at every park; registering it takes milliseconds once other threads run.
     let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
-    let config = Config::resolve(flags)?;
+    let config = Config::resolve(&flags)?;
     log::init(config.log_format);
     let placement = host::place(&config)?;
     let shards = placement.data.len();
@@ -67,6 +72,10 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let limits = Limits {
         pool_buffers,
         connections_max,
+        connections_per_ip_max: config.max_connections_per_ip,
+        accepts_per_ip_max: config.max_accept_rate_per_ip,
+        rate_per_connection: config.max_rate_per_connection,
+        connection_age_max: config.max_connection_age,
         series_max: config.max_series,
         idle_timeout: config.idle_timeout,
         frame_timeout: config.frame_timeout,
@@ -81,7 +90,11 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
 
     let (events, inbox) = channel();
     watch_signals(events.clone())?;
-    let (ports, links, threads) = start_shards(&placement, &limits, listeners, &events)?;
+    let shared = Shards::new(shards, &limits)
+        .map_err(|error| Failure::failed(format!("cannot make what the shards share: {error}")))?;
+    let rules = AccessRules { allow: config.allow };
+    let (ports, threads) = start_shards(&placement, &limits, &shared, &rules, listeners, &events)?;
+    let mut reloader = Reloader::new(flags, shared.clone());
     let handle = ControlHandle::new();
     let plane = start_control(placement.control, ports, control_listener, handle.clone(), events)?;
     let mut outcome = wait_until_ready(&inbox, shards, &handle);
@@ -98,10 +111,10 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
             "corelane ready listen={listen} control={control} shards={shards} pid={}",
             std::process::id()
         );
-        outcome = wait_for_end(&inbox).map(|()| Ready::Stopped);
+        outcome = wait_for_end(&inbox, &mut reloader).map(|()| Ready::Stopped);
     }
     handle.set_draining();
-    links.iter().for_each(ShardLink::drain);
+    shared.drain();
     for (index, thread) in threads.into_iter().enumerate() {
         if let Err(error) = thread.join() {
             // More than that it ended, which is what the outcome may tell already.
@@ -128,30 +141,29 @@ enum Ready {
     },
 }
 
-type Shards = (Vec<ShardPort>, Vec<ShardLink>, Vec<ShardThread>);
+type Started = (Vec<ShardPort>, Vec<ShardThread>);
 
 /// Starts every shard with its ends of ring, lanes and tables; the other ends are for the control plane.
 fn start_shards(
     placement: &Placement,
     limits: &Limits,
+    shards: &Shards,
+    rules: &AccessRules,
     listeners: Vec<TcpListener>,
     events: &Sender<Event>,
-) -> Result<Shards, Failure> {
-    let loads = LoadTable::new(listeners.len());
-    let (mut ports, mut links, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+) -> Result<Started, Failure> {
+    let (mut ports, mut threads) = (Vec::new(), Vec::new());
     for (index, (listener, &core)) in listeners.into_iter().zip(&placement.data).enumerate() {
         let (recorder, samples) = telemetry_ring(RING_SLOTS);
         let (asker, answerer) = snapshot_lane();
         let security = Arc::new(ArrayQueue::new(SECURITY_EVENTS_MAX));
-        let link = ShardLink::new().map_err(|error| Failure::failed(format!("cannot make an eventfd: {error}")))?;
-        let waker = link.clone();
+        let waker = shards.link(index).clone();
         ports.push(ShardPort {
             samples,
             series: asker,
             events: Arc::clone(&security),
             wake: Box::new(move || waker.wake()),
         });
-        links.push(link.clone());
         let accepts = events.clone();
         let config = ShardConfig {
             index,
@@ -160,8 +172,8 @@ fn start_shards(
             recorder,
             series: answerer,
             events: security,
-            link,
-            loads: loads.clone(),
+            shards: shards.clone(),
+            rules: rules.clone(),
             allocations: thread_allocations,
             on_accept_error: Box::new(accept_error_logger(index)),
             on_accepting: Box::new(move || drop(accepts.send(Event::ShardAccepts))),
@@ -171,7 +183,7 @@ fn start_shards(
             .map_err(|error| Failure::failed(format!("cannot start shard {index} on core {core}: {error}")))?;
         threads.push(thread);
     }
-    Ok((ports, links, threads))
+    Ok((ports, threads))
 }
 
 /// Says once a second at most that connections cannot be accepted, and why.
@@ -221,17 +233,21 @@ fn start_control(
 
 /// Turns signals into events; a second one ends the process at once.
 fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM]).map_err(|error| Failure::failed(format!("cannot watch signals: {error}")))?;
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])
+        .map_err(|error| Failure::failed(format!("cannot watch signals: {error}")))?;
     let watch = move || {
-        let mut received = signals.forever();
-        if let Some(signal) = received.next() {
-            tracing::info!(signal, "stopping: finishing what has arrived; a second signal ends at once");
-            let _ = events.send(Event::Signal);
-        }
-        if received.next().is_some() {
-            tracing::error!("second signal: ended without finishing");
-            std::process::exit(1);
+        let mut stopping = false;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                let _ = events.send(Event::Reload);
+            } else if stopping {
+                tracing::error!("second signal: ended without finishing");
+                std::process::exit(1);
+            } else {
+                stopping = true;
+                tracing::info!(signal, "stopping: finishing what has arrived; a second signal ends at once");
+                let _ = events.send(Event::Signal);
+            }
         }
     };
     let started = thread::Builder::new().name("signals".into()).spawn(watch);
@@ -245,6 +261,8 @@ fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHand
         match inbox.recv_timeout(Duration::from_millis(5)) {
             Ok(Event::Signal) => return Ok(Ready::Stopped),
             Ok(Event::ShardAccepts) => accepting += 1,
+            // What is to be read again has just been read.
+            Ok(Event::Reload) => {}
             Ok(Event::Ended(who)) => return Err(Failure::failed(format!("{who} ended while starting"))),
             Err(_) if Instant::now() >= deadline => return Ok(Ready::Never { accepting }),
             Err(_) => {}
@@ -253,10 +271,14 @@ fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHand
     Ok(Ready::Yes)
 }
 
-fn wait_for_end(inbox: &Receiver<Event>) -> Result<(), Failure> {
+fn wait_for_end(inbox: &Receiver<Event>, reloader: &mut Reloader) -> Result<(), Failure> {
+    // Nobody to look after, nobody to wake up for.
+    let look_every = if reloader.has_file() { LOOK_EVERY } else { Duration::MAX };
     loop {
-        match inbox.recv() {
+        match inbox.recv_timeout(look_every) {
             Ok(Event::Signal) => return Ok(()),
+            Ok(Event::Reload) => reloader.reload(),
+            Err(RecvTimeoutError::Timeout) => reloader.reload_if_changed(),
             Ok(Event::ShardAccepts) => {}
             Ok(Event::Ended(who)) => return Err(Failure::failed(format!("{who} ended; stopping"))),
             Err(_) => return Err(Failure::failed("every thread has ended")),

@@ -22,6 +22,8 @@ pub enum CloseReason {
     Truncated,
     /// The peer did not read the answers that it asked for.
     UnreadAnswers,
+    /// It was as old as a connection may become.
+    MaxAge,
     /// The server stops.
     Shutdown,
     /// A limit or an address rule refused the connection.
@@ -34,7 +36,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::PeerClosed,
         Self::PeerReset,
         Self::IdleTimeout,
@@ -44,6 +46,7 @@ impl CloseReason {
         Self::RejectedFrames,
         Self::Truncated,
         Self::UnreadAnswers,
+        Self::MaxAge,
         Self::Shutdown,
         Self::Refused,
         Self::Panic,
@@ -62,6 +65,7 @@ impl CloseReason {
             Self::RejectedFrames => "rejected_frames",
             Self::Truncated => "truncated",
             Self::UnreadAnswers => "unread_answers",
+            Self::MaxAge => "max_age",
             Self::Shutdown => "shutdown",
             Self::Refused => "refused",
             Self::Panic => "panic",
@@ -83,17 +87,44 @@ pub enum SecurityKind {
     Oversize,
     /// Too many rejected frames with no accepted one between.
     RejectedFrames,
+    /// A frame was begun and not finished in time.
+    FrameTimeout,
+    /// The peer did not read the answers that it asked for.
+    UnreadAnswers,
+    /// No rule allows the address.
+    NotAllowed,
+    /// There were as many connections as there may be.
+    MaxConnections,
+    /// The address had as many connections as it may have.
+    MaxConnectionsPerIp,
+    /// The address connected more often in this second than it may.
+    AcceptRate,
 }
 
 impl SecurityKind {
     /// Every kind, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 2] = [Self::Oversize, Self::RejectedFrames];
+    pub const ALL: [Self; 8] = [
+        Self::Oversize,
+        Self::RejectedFrames,
+        Self::FrameTimeout,
+        Self::UnreadAnswers,
+        Self::NotAllowed,
+        Self::MaxConnections,
+        Self::MaxConnectionsPerIp,
+        Self::AcceptRate,
+    ];
 
     /// The label value.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Oversize => "oversize",
             Self::RejectedFrames => "rejected_frames",
+            Self::FrameTimeout => "frame_timeout",
+            Self::UnreadAnswers => "unread_answers",
+            Self::NotAllowed => "not_allowed",
+            Self::MaxConnections => "max_connections",
+            Self::MaxConnectionsPerIp => "max_connections_per_ip",
+            Self::AcceptRate => "accept_rate",
         }
     }
 

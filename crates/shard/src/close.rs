@@ -3,21 +3,25 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 
-use corelane_metrics::{CloseReason, SecurityEvent, SecurityKind, cell};
+use corelane_metrics::{CloseReason, SecurityKind, cell};
 use corelane_wire::{Answer, encode_closing};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 
-use crate::clock::unix_nanoseconds;
 use crate::connection::Broken;
 use crate::limits::{LINGER, LINGER_BYTES_MAX, REJECTED_RUN_MAX, UNREAD_ANSWER_BYTES_MAX};
-use crate::peer::{Output, Phase, Receiving};
+use crate::peer::{Output, Peer, Phase, Receiving};
 use crate::shard::Shard;
 
 impl Shard {
     /// Closes a connection for a reason that says everything.
     pub(crate) fn close(&mut self, slot: usize, reason: CloseReason) {
-        self.close_broken(slot, Broken { reason, detail: 0 });
+        let begun = |peer: &mut Peer| peer.connection.carried_bytes() as u64;
+        let detail = match reason {
+            CloseReason::FrameTimeout => self.peers.get_mut(slot).map_or(0, begun),
+            _ => 0,
+        };
+        self.close_broken(slot, Broken { reason, detail });
     }
 
     /// Decides that a connection ends: counts it, tells the peer if it listens, and gives up what is not decided yet.
@@ -31,8 +35,10 @@ impl Shard {
         peer.phase = Phase::Answering { until: self.now + self.config.limits.frame_timeout };
         let decided = peer.connection.decided();
         let tell = peer.connection.asked() && is_told(reason);
-        self.note_security(slot, reason, detail);
+        let address_entry = peer.address_entry.take();
+        self.note_breach(slot, reason, detail);
         self.connections -= 1;
+        self.config.shards.leave(self.config.index, address_entry);
         self.core.metrics.add(cell::connections_closed(reason), 1);
         self.count_connections();
         if tell {
@@ -44,6 +50,21 @@ impl Shard {
         let answered = self.peers.get_mut(slot).is_some_and(|peer| peer.output.is_none());
         if answered || !is_told(reason) {
             self.linger(slot);
+        }
+    }
+
+    /// A close that is a security event, too.
+    fn note_breach(&mut self, slot: usize, reason: CloseReason, detail: u64) {
+        let kind = match reason {
+            CloseReason::Oversize => SecurityKind::Oversize,
+            CloseReason::RejectedFrames => SecurityKind::RejectedFrames,
+            CloseReason::FrameTimeout => SecurityKind::FrameTimeout,
+            CloseReason::UnreadAnswers => SecurityKind::UnreadAnswers,
+            _ => return,
+        };
+        let address = self.peers.get_mut(slot).map(|peer| peer_address(&peer.socket));
+        if let Some(address) = address {
+            self.note_security(kind, detail, || address);
         }
     }
 
@@ -151,18 +172,6 @@ impl Shard {
         }
         self.peers.remove(slot);
     }
-
-    fn note_security(&mut self, slot: usize, reason: CloseReason, detail: u64) {
-        let kind = match reason {
-            CloseReason::Oversize => SecurityKind::Oversize,
-            CloseReason::RejectedFrames => SecurityKind::RejectedFrames,
-            _ => return,
-        };
-        self.core.metrics.add(cell::security_events(kind), 1);
-        let Some(peer) = self.peers.get_mut(slot) else { return };
-        let event = SecurityEvent { unix_nanos: unix_nanoseconds(), kind, peer: peer_address(&peer.socket), detail };
-        self.config.events.force_push(event);
-    }
 }
 
 /// Whether the peer is told why: when it is us who end the connection, or its stream ended where it should not.
@@ -193,6 +202,9 @@ fn explain(reason: CloseReason, detail: u64, decided: Answer) -> String {
         CloseReason::IdleTimeout => "no byte came for the idle timeout".into(),
         CloseReason::FrameTimeout => "a frame was begun and not finished in time".into(),
         CloseReason::Truncated => "the connection was closed inside a frame".into(),
+        CloseReason::MaxAge => {
+            "the connection is as old as it may become; connect again and resume after the decided frames".into()
+        }
         CloseReason::Shutdown => "the server stops; connect again and resume after the decided frames".into(),
         CloseReason::Panic => "internal error; the frames after the decided ones were not taken".into(),
         other => other.label().into(),
@@ -230,7 +242,7 @@ fn send(socket: &OwnedFd, bytes: &[u8]) -> Option<usize> {
 }
 
 /// The peer's address, or the unspecified one when it is gone already.
-fn peer_address(socket: &OwnedFd) -> SocketAddr {
+pub(crate) fn peer_address(socket: &OwnedFd) -> SocketAddr {
     let address =
         rustix::net::getpeername(socket).ok().flatten().and_then(|address| SocketAddr::try_from(address).ok());
     address.unwrap_or(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)))

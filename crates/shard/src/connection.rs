@@ -37,6 +37,8 @@ pub(crate) struct Connection {
     decided: Answer,
     rejected_run: u32,
     asked: bool,
+    /// Whether nothing was decided since the last answer.
+    answered: bool,
     /// Frames and commit requests that have ended: tells one begun frame from the next.
     boundaries: u64,
     hint: Hint,
@@ -115,6 +117,7 @@ impl Connection {
 
     /// Accepts the event in `start..end` of a buffer as a whole, or rejects the frame as a whole.
     fn decide(&mut self, buffer: &[u8], start: usize, end: usize, core: &mut Core) -> Result<(), Broken> {
+        self.answered = false;
         let payload = Padded::new(buffer, start, end).expect("a receive and a carry leave room for the slack");
         match core.decoder.decode_padded(payload, &mut core.skeletons, &mut self.hint) {
             Ok(event) => {
@@ -147,7 +150,7 @@ impl Connection {
 
     /// Everything before a commit request is decided by the time it is read, so it is answered on the spot.
     fn answer(&mut self, core: &mut Core) {
-        self.asked = true;
+        (self.asked, self.answered) = (true, true);
         self.boundaries += 1;
         core.answers.extend_from_slice(encode_answer(self.decided).as_slice());
     }
@@ -202,6 +205,12 @@ impl Connection {
     /// Whether the peer ever asked for an answer, and so is written to.
     pub(crate) fn asked(&self) -> bool {
         self.asked
+    }
+
+    /// Whether the peer, closed now, would know of every frame of its: it was answered last, or never asked, and begun
+    /// none.
+    pub(crate) fn is_at_commit_point(&self) -> bool {
+        (self.answered || !self.asked) && !self.is_mid_frame()
     }
 
     /// Frames decided so far.

@@ -74,9 +74,16 @@ impl Shard {
     /// and those in the kernel. Must run right after the turn's completions, before anything is started: a full submission
     /// queue is submitted on the way, and then bytes move into completions that nobody has seen.
     pub(crate) fn mark_arrived_if_due(&mut self) {
-        let ended = matches!(self.accepting, Accepting::Ended);
+        let (shards, index) = (&self.config.shards, self.config.index);
         match &mut self.drain {
-            Some(drain) if !drain.marked && ended => drain.marked = true,
+            Some(drain) if !drain.marked && matches!(self.accepting, Accepting::Ended) => {
+                // Whoever another shard has accepted for this one is waited for.
+                shards.end_hand_over(index);
+                drain.marked = shards.is_hand_over_ended(index);
+                if !drain.marked {
+                    return;
+                }
+            }
             _ => return,
         }
         for slot in 0..self.peers.slots_used() {

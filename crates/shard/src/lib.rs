@@ -14,6 +14,8 @@
 //! - `run`, `parker`: the glommio executor around the loop, and its sleep;
 //! - `listener`, `link`, `clock`: sockets made at start, what crosses threads, time.
 
+mod address_table;
+mod admission;
 mod buffer_ring;
 mod carry;
 mod clock;
@@ -27,14 +29,20 @@ mod listener;
 mod moderation;
 mod parker;
 mod peer;
+mod rate;
 mod receive_ring;
 mod run;
+mod security;
 mod shard;
+mod shards;
 mod sweep;
 
+pub use address_table::ACCEPT_RATE_MAX;
+pub use admission::AccessRules;
 pub use connection::count_into_series;
 pub use limits::Limits;
-pub use link::{LoadTable, ShardLink};
+pub use link::ShardLink;
 pub use listener::bind_listeners;
 pub use receive_ring::probe;
 pub use run::{Allocations, ShardConfig, ShardThread, spawn};
+pub use shards::Shards;

@@ -12,6 +12,15 @@ pub struct Limits {
     pub pool_buffers: usize,
     /// Connections of all shards together.
     pub connections_max: usize,
+    /// Connections of one address, all shards together; 0 for no limit.
+    pub connections_per_ip_max: u32,
+    /// New connections of one address a second, at most [`ACCEPT_RATE_MAX`](crate::ACCEPT_RATE_MAX); 0 for no limit.
+    pub accepts_per_ip_max: u32,
+    /// Bytes a second that are read of one connection; 0 for no limit.
+    pub rate_per_connection: u64,
+    /// From when on a connection is closed, between frames; zero for never. Each has up to a tenth more, so that those who
+    /// came together do not come back together.
+    pub connection_age_max: Duration,
     /// Live series of this shard.
     pub series_max: usize,
     /// No byte received for so long closes a connection; zero never does.
@@ -118,6 +127,12 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Sockets whose unread bytes are asked for in one tick; the gauge scales their sum up to all connections.
 pub const BACKLOG_SAMPLE: usize = 16;
+
+/// Connections that one shard has been given by others and has not looked at. More stay where they were accepted.
+pub const HANDED_MAX: usize = 1024;
+
+/// Security events of one kind that a shard tells in a second. The others are only counted.
+pub const SECURITY_EVENTS_A_SECOND: u32 = 16;
 
 /// Security events that wait for the control plane; a burst overwrites the oldest, the counter counts them all.
 pub const SECURITY_EVENTS_MAX: usize = 256;

@@ -6,9 +6,12 @@ use std::time::Duration;
 use corelane_metrics::CloseReason;
 use corelane_pool::PooledBuffer;
 
+use crate::address_table::Entry;
+use crate::admission::Admitted;
 use crate::clock::Instant;
 use crate::connection::Connection;
 use crate::inbox::Inbox;
+use crate::rate::Allowance;
 
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -26,6 +29,10 @@ pub(crate) struct Peer {
     pub(crate) last_byte_at: Instant,
     /// When the first byte of the frame at hand came.
     pub(crate) begun_at: Instant,
+    pub(crate) accepted_at: Instant,
+    /// What it may receive, where there is a rate limit.
+    pub(crate) allowance: Allowance,
+    pub(crate) address_entry: Option<Entry>,
     /// While draining: bytes of the stream that had arrived when it began.
     pub(crate) drain_bytes: Option<u64>,
 }
@@ -37,6 +44,8 @@ pub(crate) enum Receiving {
     Armed,
     /// Nothing, until a buffer comes home: the slot stands in the wait queue.
     Waiting { since: Instant },
+    /// Nothing, until the rate limit allows more: the sweep looks.
+    Throttled { since: Instant },
     /// Receives the rest of one frame into the carry's own buffer.
     IntoCarry,
     /// Nothing more: 0 for the peer's FIN, else the error.
@@ -70,7 +79,8 @@ pub(crate) struct Output {
 }
 
 impl Peer {
-    pub(crate) fn new(socket: OwnedFd, now: Instant) -> Self {
+    pub(crate) fn new(admitted: Admitted, allowance: Allowance, now: Instant) -> Self {
+        let Admitted { socket, address_entry } = admitted;
         Self {
             socket,
             connection: Connection::default(),
@@ -83,6 +93,9 @@ impl Peer {
             received_bytes: 0,
             last_byte_at: now,
             begun_at: now,
+            accepted_at: now,
+            allowance,
+            address_entry,
             drain_bytes: None,
         }
     }
@@ -124,17 +137,18 @@ impl PeerTable {
         Self { slots: Vec::with_capacity(slots_max), free: Vec::with_capacity(slots_max), slots_max }
     }
 
-    /// The peer's slot. `None` when all slots are taken: then its socket is closed.
-    pub(crate) fn insert(&mut self, peer: Peer) -> Option<usize> {
+    /// The peer's slot; the peer itself when all are taken.
+    #[allow(clippy::result_large_err, reason = "it comes back only to be refused")]
+    pub(crate) fn insert(&mut self, peer: Peer) -> Result<usize, Peer> {
         if let Some(slot) = self.free.pop() {
             self.slots[slot] = Some(peer);
-            return Some(slot);
+            return Ok(slot);
         }
         if self.slots.len() == self.slots_max {
-            return None;
+            return Err(peer);
         }
         self.slots.push(Some(peer));
-        Some(self.slots.len() - 1)
+        Ok(self.slots.len() - 1)
     }
 
     pub(crate) fn remove(&mut self, slot: usize) {

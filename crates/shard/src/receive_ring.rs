@@ -101,6 +101,13 @@ impl ReceiveRing {
         self.start(entry, Kind::Receive, slot);
     }
 
+    /// Receives at most `bytes` from `socket`, once, into a provided buffer: a [`receive`](Self::receive) that ends after
+    /// its first completion.
+    pub(crate) fn receive_once(&mut self, socket: BorrowedFd<'_>, slot: usize, bytes: u32) {
+        let entry = opcode::Recv::new(fd(socket), std::ptr::null_mut(), bytes).buf_group(BUFFER_GROUP).build();
+        self.start(entry.flags(squeue::Flags::BUFFER_SELECT), Kind::Receive, slot);
+    }
+
     /// Receives at most `bytes` from `socket`, once, into `buffer` from `start` on. One at a time.
     pub(crate) fn receive_into(
         &mut self,

@@ -13,15 +13,16 @@ use crossbeam_queue::ArrayQueue;
 use glommio::timer::sleep;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
+use crate::admission::AccessRules;
 use crate::clock::Instant;
 use crate::limits::{EXECUTOR_TURN, Limits, QUIET_AFTER, TICK};
-use crate::link::{LoadTable, ShardLink};
 use crate::parker::Parker;
 use crate::shard::Shard;
+use crate::shards::Shards;
 
 /// What a shard is given at start: its bounds, and its ends of everything that leaves it.
 pub struct ShardConfig {
-    /// Which shard: `0..shards`, also its place in `loads`.
+    /// Which shard: `0..shards`, also its place in `shards`.
     pub index: usize,
     /// The core it is pinned to.
     pub core: usize,
@@ -34,10 +35,10 @@ pub struct ShardConfig {
     /// Where its security events go; the oldest are overwritten.
     #[allow(clippy::disallowed_types, reason = "the lane has an end in another thread")]
     pub events: std::sync::Arc<ArrayQueue<SecurityEvent>>,
-    /// How it is woken and stopped.
-    pub link: ShardLink,
-    /// Connections of all shards.
-    pub loads: LoadTable,
+    /// It and all others: how it is woken and stopped, how many connections each has.
+    pub shards: Shards,
+    /// Who may connect, until others are set.
+    pub rules: AccessRules,
     /// What the allocator has done for the calling thread so far.
     pub allocations: fn() -> Allocations,
     /// Told of an accept that failed for want of descriptors or memory, ten times a second at most.
@@ -100,7 +101,9 @@ async fn run(mut config: ShardConfig, listener: TcpListener) -> io::Result<()> {
     let on_accepting = std::mem::replace(&mut config.on_accepting, Box::new(|| ()));
     // Runs when dropped, be it by a panic.
     let _on_end = scopeguard::guard(std::mem::replace(&mut config.on_end, Box::new(|| ())), |on_end| on_end());
-    let parker = Parker::new(config.link.wake_fd())?;
+    let (shards, index) = (config.shards.clone(), config.index);
+    let _no_more = scopeguard::guard(shards.clone(), |shards| shards.end_hand_over(index));
+    let parker = Parker::new(shards.link(index).wake_fd())?;
     let shard = Rc::new(RefCell::new(Shard::new(config, listener)?));
     on_accepting();
     let ticker = glommio::spawn_local(tick(Rc::downgrade(&shard))).detach();

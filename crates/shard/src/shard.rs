@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corelane_metrics::{CloseReason, ShardMetrics, ShardState, cell};
@@ -14,17 +14,20 @@ use corelane_pool::BufferPool;
 use corelane_rollup::Rollup;
 use corelane_wire::{Decoder, SKELETON_POINTS_MAX, SKELETONS, SkeletonTable};
 
+use crate::admission::AccessRules;
 use crate::clock::Instant;
 use crate::connection::{Core, Outcome};
 use crate::drain::Drain;
 use crate::inbox::{InboxTable, Received};
 use crate::limits::{
-    ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, KEPT_BACK_BUFFERS, TICK, TURN_WAIT, UNREAD_ANSWER_BYTES_MAX,
+    ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, KEPT_BACK_BUFFERS, RECEIVE_BYTES, TICK, TURN_WAIT, UNREAD_ANSWER_BYTES_MAX,
 };
 use crate::moderation::TurnLoad;
 use crate::peer::{Peer, PeerTable, Phase, Receiving};
 use crate::receive_ring::{Completion, RECEIVED_AT, ReceiveRing};
 use crate::run::ShardConfig;
+use crate::security::SecurityLog;
+use crate::sweep::is_too_old;
 
 pub(crate) struct Shard {
     pub(crate) config: ShardConfig,
@@ -51,6 +54,8 @@ pub(crate) struct Shard {
     pub(crate) backlog_next: usize,
     /// Pool waits at the last tick.
     pub(crate) waits_at_tick: u64,
+    pub(crate) rules: AccessRules,
+    pub(crate) security_log: SecurityLog,
 }
 
 pub(crate) enum Accepting {
@@ -70,7 +75,8 @@ impl Shard {
     pub(crate) fn new(config: ShardConfig, listener: TcpListener) -> io::Result<Self> {
         let limits = &config.limits;
         let pool = BufferPool::new(limits.pool_buffers, KEPT_BACK_BUFFERS)?;
-        let mut ring = ReceiveRing::new(limits.lent_buffers(), limits.pool_buffers, config.link.wake_fd())?;
+        let mut ring =
+            ReceiveRing::new(limits.lent_buffers(), limits.pool_buffers, config.shards.link(config.index).wake_fd())?;
         ring.accept(listener.as_fd());
         let mut metrics = ShardMetrics::new();
         metrics.set_state(ShardState::Accepting);
@@ -100,6 +106,8 @@ impl Shard {
             pool_peak: 0,
             backlog_next: 0,
             waits_at_tick: 0,
+            rules: config.rules.clone(),
+            security_log: SecurityLog::default(),
             config,
         };
         shard.refill();
@@ -121,6 +129,7 @@ impl Shard {
         self.core.tick = self.now.milliseconds();
         self.load = TurnLoad::default();
         let mut busy = false;
+        self.take_in_handed();
         while let Some(completion) = self.ring.next() {
             self.complete(completion);
             busy = true;
@@ -130,7 +139,7 @@ impl Shard {
         self.serve_runnable();
         self.refill();
         busy |= self.config.series.answer(&self.core.rollup);
-        if self.config.link.is_draining() {
+        if self.is_asked_to_stop() {
             self.advance_drain();
         }
         self.tick_if_due(self.now);
@@ -168,19 +177,6 @@ impl Shard {
         }
     }
 
-    /// Takes a fresh connection in, or refuses it, which costs it nothing but its descriptor.
-    pub(crate) fn admit(&mut self, socket: OwnedFd) {
-        self.core.metrics.add(cell::CONNECTIONS_ACCEPTED, 1);
-        let room = self.config.loads.total() < self.config.limits.connections_max;
-        let Some(slot) = room.then(|| self.peers.insert(Peer::new(socket, self.now))).flatten() else {
-            self.core.metrics.add(cell::connections_closed(CloseReason::Refused), 1);
-            return;
-        };
-        self.connections += 1;
-        self.count_connections();
-        self.arm(slot);
-    }
-
     fn accept_ended(&mut self, errno: i32) {
         self.accepting = match std::mem::replace(&mut self.accepting, Accepting::Ended) {
             Accepting::Armed(listener) if errno == 0 || errno == libc::ECONNABORTED => {
@@ -207,6 +203,7 @@ impl Shard {
         let now = self.now;
         let peer = self.peers.get_mut(slot).expect("a receive under way keeps its slot");
         peer.received_bytes += bytes;
+        peer.allowance.spend(bytes);
         peer.last_byte_at = now;
         match peer.phase {
             Phase::Open => {
@@ -257,6 +254,8 @@ impl Shard {
             self.make_runnable(slot);
         } else if let Receiving::Ended { errno } = peer.receiving {
             self.bytes_ended(slot, errno);
+        } else if is_too_old(peer, slot, self.now, self.config.limits.connection_age_max) {
+            self.close(slot, CloseReason::MaxAge);
         } else {
             self.close_if_drained(slot);
         }
@@ -303,6 +302,7 @@ impl Shard {
             Err(_) => return self.close(slot, CloseReason::Panic),
         }
         peer.received_bytes += bytes as u64;
+        peer.allowance.spend(bytes as u64);
         peer.last_byte_at = now;
         self.core.metrics.add(cell::RECEIVED_BYTES, bytes as u64);
         self.after_service(slot);
@@ -377,19 +377,30 @@ impl Shard {
         }
     }
 
-    fn arm(&mut self, slot: usize) {
-        let now = self.now;
+    /// Begins to receive, as much as the connection may.
+    pub(crate) fn arm(&mut self, slot: usize) {
+        let (now, rate) = (self.now, self.config.limits.rate_per_connection);
+        let is_limited = rate > 0 && self.drain.is_none();
         let Some(peer) = self.peers.get_mut(slot) else { return };
         resume_clocks(peer, now);
-        peer.receiving = Receiving::Armed;
-        self.ring.receive(peer.socket.as_fd(), slot);
+        let allowed = if is_limited { peer.allowance.available(rate, now) } else { u64::MAX };
+        peer.receiving = if allowed == 0 { Receiving::Throttled { since: now } } else { Receiving::Armed };
+        match allowed {
+            0 => {}
+            u64::MAX => self.ring.receive(peer.socket.as_fd(), slot),
+            bytes => self.ring.receive_once(peer.socket.as_fd(), slot, bytes.min(RECEIVE_BYTES as u64) as u32),
+        }
+    }
+
+    fn is_asked_to_stop(&self) -> bool {
+        self.config.shards.link(self.config.index).is_draining()
     }
 
     /// Prepares for sleep; `false` when there is something to do instead.
     pub(crate) fn falls_asleep(&mut self) -> io::Result<bool> {
         self.flush();
         // A stop is watched turn by turn.
-        Ok(self.drain.is_none() && !self.config.link.is_draining() && self.ring.sleep()?)
+        Ok(self.drain.is_none() && !self.is_asked_to_stop() && self.ring.sleep()?)
     }
 
     pub(crate) fn wakes_up(&mut self) {
@@ -418,13 +429,12 @@ impl Shard {
     }
 
     pub(crate) fn count_connections(&mut self) {
-        self.config.loads.set(self.config.index, self.connections);
         self.core.metrics.set_gauge(cell::CONNECTIONS, self.connections as f64);
     }
 }
 
 fn resume_clocks(peer: &mut Peer, now: Instant) {
-    if let Receiving::Waiting { since } = peer.receiving {
+    if let Receiving::Waiting { since } | Receiving::Throttled { since } = peer.receiving {
         peer.forgive(now.since(since));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use corelane_metrics::{CloseReason, Histogram, cell};
 
 use crate::clock::{Instant, thread_cpu_nanoseconds};
-use crate::limits::{BACKLOG_SAMPLE, EVICT_AFTER, KEPT_BACK_BUFFERS, LENT_BUFFERS_MIN, TICK};
+use crate::limits::{BACKLOG_SAMPLE, EVICT_AFTER, KEPT_BACK_BUFFERS, LENT_BUFFERS_MIN, Limits, TICK};
 use crate::peer::{Peer, Phase, Receiving};
 use crate::shard::{Accepting, Shard};
 
@@ -14,6 +14,8 @@ use crate::shard::{Accepting, Shard};
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Stay,
+    /// The rate limit may allow more by now.
+    Receive,
     Close(CloseReason),
     /// It had its time to take the last answers, or to close after our FIN.
     Finish,
@@ -38,6 +40,9 @@ impl Shard {
         }
         self.tick_at = now + TICK;
         self.accept_again();
+        if let Some(rules) = self.config.shards.link(self.config.index).new_rules() {
+            self.rules = rules;
+        }
         self.sweep();
         self.update_slow_gauges();
         self.flush();
@@ -56,8 +61,9 @@ impl Shard {
     fn sweep(&mut self) {
         for slot in 0..self.peers.slots_used() {
             let Some(peer) = self.peers.get_mut(slot) else { continue };
-            match judge(peer, self.now, self.config.limits.frame_timeout, self.config.limits.idle_timeout) {
+            match judge(peer, slot, self.now, &self.config.limits) {
                 Verdict::Stay => {}
+                Verdict::Receive => self.arm(slot),
                 Verdict::Close(reason) => {
                     if reason == CloseReason::UnreadAnswers {
                         self.give_up_output(slot);
@@ -122,7 +128,8 @@ impl Shard {
     }
 }
 
-fn judge(peer: &Peer, now: Instant, frame_timeout: Duration, idle_timeout: Duration) -> Verdict {
+fn judge(peer: &Peer, slot: usize, now: Instant, limits: &Limits) -> Verdict {
+    let &Limits { frame_timeout, idle_timeout, .. } = limits;
     match peer.phase {
         Phase::Answering { until } | Phase::Lingering { until, .. } if now >= until => return Verdict::Finish,
         Phase::Open => {}
@@ -132,6 +139,12 @@ fn judge(peer: &Peer, now: Instant, frame_timeout: Duration, idle_timeout: Durat
         // Owed answers stop every clock but their own.
         let late = now.since(output.since) >= frame_timeout;
         return if late { Verdict::Close(CloseReason::UnreadAnswers) } else { Verdict::Stay };
+    }
+    if is_too_old(peer, slot, now, limits.connection_age_max) {
+        return Verdict::Close(CloseReason::MaxAge);
+    }
+    if matches!(peer.receiving, Receiving::Throttled { .. }) {
+        return Verdict::Receive;
     }
     let read = matches!(peer.receiving, Receiving::Armed | Receiving::IntoCarry) && peer.inbox.is_empty();
     if !read {
@@ -144,6 +157,21 @@ fn judge(peer: &Peer, now: Instant, frame_timeout: Duration, idle_timeout: Durat
         return Verdict::Close(CloseReason::IdleTimeout);
     }
     Verdict::Stay
+}
+
+/// Whether the connection is old enough to be closed, and at a point where that loses nothing: between frames, and right
+/// behind an answer. A peer that never asked for one would not know where to go on; it is closed when it is silent.
+pub(crate) fn is_too_old(peer: &Peer, slot: usize, now: Instant, age_max: Duration) -> bool {
+    if age_max.is_zero() || peer.phase != Phase::Open {
+        return false;
+    }
+    // Up to a tenth more, by slot.
+    let spread = age_max / 10_240 * ((slot as u32).wrapping_mul(0x9e37_79b9) >> 22);
+    now.since(peer.accepted_at) >= age_max + spread
+        && peer.connection.is_at_commit_point()
+        && (peer.connection.asked() || now.since(peer.last_byte_at) >= TICK)
+        && peer.inbox.is_empty()
+        && peer.output.is_none()
 }
 
 /// Whether giving this connection's begun frame up is fair, and helps: it was silent although it was read.

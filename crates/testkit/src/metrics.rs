@@ -84,6 +84,11 @@ impl Metrics {
         self.count("corelane_connections_closed_total", &[("reason", reason)])
     }
 
+    /// Security events of one kind.
+    pub fn security_events(&self, kind: &str) -> u64 {
+        self.count("corelane_security_events_total", &[("kind", kind)])
+    }
+
     /// Connections that ended.
     pub fn closed(&self) -> u64 {
         self.count("corelane_connections_closed_total", &[])

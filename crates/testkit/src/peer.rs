@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use corelane_wire::{Answer, HEADER_BYTES, decode_answer};
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::DEADLINE;
 use crate::frames::COMMIT_REQUEST;
@@ -45,11 +45,25 @@ impl Peer {
     /// # Panics
     /// When nobody listens.
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
+        Self::of(TcpStream::connect(address).unwrap_or_else(|error| panic!("cannot connect to {address}: {error}")))
+    }
+
+    fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a fresh socket takes options");
         stream.set_read_timeout(Some(DEADLINE)).expect("a fresh socket takes options");
         stream.set_write_timeout(Some(DEADLINE)).expect("a fresh socket takes options");
         Self { stream }
+    }
+
+    /// As [`connect`](Self::connect), from one of the addresses of this host: all of 127.0.0.0/8 are.
+    ///
+    /// # Panics
+    /// As [`connect`](Self::connect), and when the address is none of this host.
+    pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        rustix::net::bind(&socket, &SocketAddr::from((source, 0))).expect("an address of this host");
+        rustix::net::connect(&socket, &address).unwrap_or_else(|error| panic!("{address} from {source}: {error}"));
+        Self::of(TcpStream::from(socket))
     }
 
     /// The same connection for another thread: one that writes while this one reads.
@@ -122,6 +136,17 @@ impl Peer {
                 Reply::Closing { error: error.to_owned(), code: code.to_owned(), answer }
             }
         })
+    }
+
+    /// As [`reply`](Self::reply); `None` for a reset, too.
+    ///
+    /// # Panics
+    /// When the connection is cut inside a frame, or silent for too long.
+    pub fn try_reply(&mut self) -> Option<Reply> {
+        match self.stream.peek(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
+            _ => self.reply(),
+        }
     }
 
     /// Every further frame of the server until its FIN.

@@ -38,13 +38,13 @@ pub(crate) struct Layers {
 
 impl Layers {
     /// All layers, the file if a flag or the environment names one.
-    pub(crate) fn collect(flags: SettingArgs) -> Result<Self, Failure> {
+    pub(crate) fn collect(flags: &SettingArgs) -> Result<Self, Failure> {
         let environment = |key: &str| std::env::var(variable(key)).ok();
-        let file = match flags.config.clone().or_else(|| environment("config")) {
-            Some(path) => read_file(Path::new(&path))?,
+        let file = match flags.file() {
+            Some(path) => read_file(&path)?,
             None => Vec::new(),
         };
-        Ok(Self::merge(&flags, environment, file))
+        Ok(Self::merge(flags, environment, file))
     }
 
     /// A file over the defaults, whatever the flags and the environment say.

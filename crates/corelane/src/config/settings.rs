@@ -1,6 +1,8 @@
 //! The one table of settings: each is a flag, a key of the file and an environment variable.
 
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 /// One setting of `serve`.
 pub(crate) struct Setting {
@@ -10,6 +12,8 @@ pub(crate) struct Setting {
     /// As the file would have it; `None` where the host decides, and the help says how.
     pub(crate) default: Option<&'static str>,
     help: &'static str,
+    /// The flag may be said more than once; what was said is joined by commas.
+    repeats: bool,
 }
 
 /// Every setting, in the order of the help.
@@ -25,6 +29,24 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("control_core", "N", None, "Core of the control-plane thread [default: the last allowed core]"),
     setting("pool_bytes", "SIZE", Some("64MiB"), "Receive buffers of all shards together"),
     setting("max_connections", "N", Some("10000"), "Connections of all shards together"),
+    setting("max_connections_per_ip", "N", Some("0"), "Connections of one address, all shards together; 0 = no limit"),
+    setting("max_accept_rate_per_ip", "N", Some("0"), "New connections of one address a second; 0 = no limit"),
+    setting(
+        "max_rate_per_connection",
+        "SIZE",
+        Some("0"),
+        "Bytes a second that are read of one connection; 0 = no limit",
+    ),
+    setting(
+        "max_connection_age",
+        "DUR",
+        Some("0"),
+        "Close a connection of that age, up to a tenth later, right after an answered commit request; 0 = never",
+    ),
+    Setting {
+        repeats: true,
+        ..setting("allow", "CIDR", None, "Who may connect to the data port, as 10.0.0.0/8; repeatable [default: any]")
+    },
     setting("max_series", "N", Some("65536"), "Live series a shard; the one silent longest makes room"),
     setting("idle_timeout", "DUR", Some("5m"), "Close a connection that sends no byte for so long; 0 = never"),
     setting("frame_timeout", "DUR", Some("10s"), "From a frame's first byte to its last"),
@@ -34,7 +56,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
 ];
 
 const fn setting(key: &'static str, value: &'static str, default: Option<&'static str>, help: &'static str) -> Setting {
-    Setting { key, value, default, help }
+    Setting { key, value, default, help, repeats: false }
 }
 
 impl Setting {
@@ -53,10 +75,17 @@ pub(crate) fn variable(key: &str) -> String {
 }
 
 /// What the command line says of the settings, as text; the values are read where all layers meet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SettingArgs {
     pub(crate) config: Option<String>,
     pub(crate) settings: Vec<(&'static str, String)>,
+}
+
+impl SettingArgs {
+    /// The file that a flag or the environment names.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| std::env::var(variable("config")).ok()).map(PathBuf::from)
+    }
 }
 
 impl Args for SettingArgs {
@@ -68,7 +97,8 @@ impl Args for SettingArgs {
         SETTINGS.iter().fold(command.arg(config), |command, setting| {
             let default = setting.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
             let help = format!("{}{default} [env: {}]", setting.help, setting.variable());
-            command.arg(Arg::new(setting.key).long(setting.flag()).value_name(setting.value).help(help))
+            let arg = Arg::new(setting.key).long(setting.flag()).value_name(setting.value).help(help);
+            command.arg(arg.action(if setting.repeats { ArgAction::Append } else { ArgAction::Set }))
         })
     }
 
@@ -79,7 +109,10 @@ impl Args for SettingArgs {
 
 impl FromArgMatches for SettingArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let said = |key: &str| matches.get_one::<String>(key).cloned();
+        let said = |key: &str| {
+            let values = matches.get_many::<String>(key)?;
+            Some(values.map(String::as_str).collect::<Vec<_>>().join(","))
+        };
         let settings = SETTINGS.iter().filter_map(|setting| Some((setting.key, said(setting.key)?))).collect();
         Ok(Self { config: said("config"), settings })
     }

@@ -83,7 +83,7 @@ fn a_flag_wins_over_a_file_and_a_file_over_the_default() {
     file.write_all(b"backlog = 7\nmax_series = 8\n").unwrap();
     let flags =
         SettingArgs { config: Some(file.path().display().to_string()), settings: vec![("backlog", "9".to_owned())] };
-    let config = Config::resolve(flags).unwrap();
+    let config = Config::resolve(&flags).unwrap();
     assert_eq!((config.backlog, config.max_series), (9, 8));
 }
 

@@ -1,10 +1,11 @@
 //! Text to values. An error continues the sentence `<where>: "<text>" …` and says what would do.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ipnet::IpNet;
 use jiff::SignedDuration;
 
 use super::LogFormat;
@@ -51,6 +52,17 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         return Err(format!("is out of range; write at most {SIZE_MAX}"));
     }
     Ok(size.as_u64())
+}
+
+/// `10.0.0.0/8,192.0.2.7`: ranges of addresses; one without a prefix length is a single one.
+pub(super) fn address_ranges(text: &str) -> Result<Vec<IpNet>, String> {
+    let range = |part: &str| {
+        let part = part.trim();
+        let single = || part.parse::<IpAddr>().ok().map(IpNet::from);
+        let range = part.parse().ok().or_else(single);
+        range.ok_or_else(|| format!("has {part:?}, which is no range of addresses; write 10.0.0.0/8 or 2001:db8::/32"))
+    };
+    text.split(',').map(range).collect()
 }
 
 /// A whole number within `range`.

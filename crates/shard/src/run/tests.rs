@@ -11,6 +11,7 @@ use corelane_wire::encode_event;
 
 use super::*;
 use crate::limits::POOL_BUFFERS_MIN;
+use crate::link::ShardLink;
 use crate::listener::bind_listeners;
 
 struct Running {
@@ -24,25 +25,31 @@ fn start() -> Running {
     let listener = bind_listeners("127.0.0.1:0".parse().unwrap(), 1, 16).unwrap().remove(0);
     let address = listener.local_addr().unwrap();
     let (recorder, samples) = telemetry_ring(4096);
-    let link = ShardLink::new().unwrap();
     let (accepting, accepts) = mpsc::channel();
     let second = std::time::Duration::from_secs(10);
+    let limits = Limits {
+        pool_buffers: POOL_BUFFERS_MIN,
+        connections_max: 8,
+        connections_per_ip_max: 0,
+        accepts_per_ip_max: 0,
+        rate_per_connection: 0,
+        connection_age_max: std::time::Duration::ZERO,
+        series_max: 16,
+        idle_timeout: second,
+        frame_timeout: second,
+        drain_timeout: second,
+    };
+    let shards = Shards::new(1, &limits).unwrap();
+    let link = shards.link(0).clone();
     let config = ShardConfig {
         index: 0,
         core: 0,
-        limits: Limits {
-            pool_buffers: POOL_BUFFERS_MIN,
-            connections_max: 8,
-            series_max: 16,
-            idle_timeout: second,
-            frame_timeout: second,
-            drain_timeout: second,
-        },
+        limits,
         recorder,
         series: snapshot_lane().1,
         events: Arc::new(ArrayQueue::new(4)),
-        link: link.clone(),
-        loads: LoadTable::new(1),
+        shards,
+        rules: AccessRules::default(),
         allocations: Allocations::default,
         on_accept_error: Box::new(|_| ()),
         on_accepting: Box::new(move || accepting.send(()).unwrap()),

@@ -1,0 +1,59 @@
+//! What may change while the server runs: the address rules. Read again on SIGHUP and when the configuration file changes.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use corelane_shard::{AccessRules, Shards};
+
+use crate::config::{Config, SettingArgs};
+
+/// Reads the configuration again for running shards.
+pub(crate) struct Reloader {
+    flags: SettingArgs,
+    shards: Shards,
+    file: Option<PathBuf>,
+    /// Of the file as it was read, and as it was last looked at.
+    read: Option<SystemTime>,
+    seen: Option<SystemTime>,
+}
+
+impl Reloader {
+    pub(crate) fn new(flags: SettingArgs, shards: Shards) -> Self {
+        let file = flags.file();
+        let mut reloader = Self { flags, shards, file, read: None, seen: None };
+        reloader.read = reloader.look();
+        reloader
+    }
+
+    /// Whether there is a file that could change.
+    pub(crate) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Reads the file again if it has changed, but not since the last look: half a file may be a valid one, with rules that
+    /// nobody meant.
+    pub(crate) fn reload_if_changed(&mut self) {
+        let modified = self.look();
+        let stands_still = modified == std::mem::replace(&mut self.seen, modified);
+        if stands_still && modified.is_some() && modified != self.read {
+            self.reload();
+        }
+    }
+
+    /// Reads the configuration again and gives the shards its address rules. A bad one changes nothing.
+    pub(crate) fn reload(&mut self) {
+        self.read = self.look();
+        match Config::resolve(&self.flags) {
+            Ok(config) => {
+                let rules = AccessRules { allow: config.allow };
+                self.shards.set_rules(&rules);
+                tracing::info!(allow = rules.allow.len(), "address rules read again");
+            }
+            Err(failure) => tracing::error!("the configuration was not read again, what was set stays: {failure}"),
+        }
+    }
+
+    fn look(&self) -> Option<SystemTime> {
+        self.file.as_ref()?.metadata().ok()?.modified().ok()
+    }
+}

@@ -1,0 +1,217 @@
+//! How often each address is here, for all shards together: a fixed table of atomics, made at start.
+//!
+//! An address is known by a keyed hash: some bits choose a bucket of one cache line, 32 others are its tag. Two addresses
+//! are taken for one another with a chance of one in 10^12 or so, and nobody outside can choose them to be. An entry is
+//! one word, so counting is one compare-and-swap; a state that means nothing any more leaves the entry to the next
+//! address, and so the table never fills up with those who left.
+#![allow(clippy::disallowed_types, reason = "one of the two tables that shards share")]
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Entries of a bucket.
+const WAYS: usize = 8;
+/// Buckets that an address may lie in.
+const PROBES: usize = 4;
+
+#[derive(Debug)]
+pub(crate) struct AddressTable {
+    buckets: Box<[Bucket]>,
+    hasher: RandomState,
+}
+
+/// Tags in the upper halves, states in the lower.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Bucket([AtomicU64; WAYS]);
+
+/// Where an address was counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry(u32);
+
+impl AddressTable {
+    /// A table for so many addresses at a time; it is made four times as large, so that room is always near.
+    pub(crate) fn new(addresses: usize) -> Self {
+        let buckets = (4 * addresses).div_ceil(WAYS).max(PROBES).next_power_of_two();
+        Self { buckets: (0..buckets).map(|_| Bucket::default()).collect(), hasher: RandomState::new() }
+    }
+
+    /// Moves the state of `address` on: `next` gets the present one, `None` for an address that is not here, and gives the
+    /// one after it, or `None` to leave it. `is_stale` tells which states mean nothing. Gives the entry if it was moved.
+    /// Two shards that meet a new address at the same moment may each make an entry of it.
+    fn advance(
+        &self,
+        address: IpAddr,
+        is_stale: impl Fn(u32) -> bool,
+        next: impl Fn(Option<u32>) -> Option<u32>,
+    ) -> Option<Entry> {
+        let hash = self.hasher.hash_one(address);
+        let tag = hash & TAG;
+        let first = hash as usize & (self.buckets.len() - 1);
+        let mut free = None;
+        for probe in 0..PROBES {
+            let bucket = (first + probe) & (self.buckets.len() - 1);
+            for (way, word) in self.buckets[bucket].0.iter().enumerate() {
+                let entry = Entry((bucket * WAYS + way) as u32);
+                let mut seen = word.load(Ordering::Relaxed);
+                while seen & TAG == tag && !is_stale(seen as u32) {
+                    let state = next(Some(seen as u32))?;
+                    match word.compare_exchange_weak(seen, tag | u64::from(state), Ordering::Relaxed, Ordering::Relaxed)
+                    {
+                        Ok(_) => return Some(entry),
+                        Err(other) => seen = other,
+                    }
+                }
+                if is_stale(seen as u32) && free.is_none() {
+                    free = Some((entry, seen));
+                }
+            }
+        }
+        let state = next(None)?;
+        // Somebody else may take the entry first. Then, and when all are taken, this one goes uncounted: a limit that is
+        // passed by one does less harm than a peer refused for what others do.
+        let (entry, seen) = free?;
+        let word = self.word(entry);
+        word.compare_exchange(seen, tag | u64::from(state), Ordering::Relaxed, Ordering::Relaxed).ok().map(|_| entry)
+    }
+
+    fn word(&self, Entry(entry): Entry) -> &AtomicU64 {
+        &self.buckets[entry as usize / WAYS].0[entry as usize % WAYS]
+    }
+}
+
+const TAG: u64 = 0xffff_ffff_0000_0000;
+
+/// Connections of each address. A state is their number.
+#[derive(Debug)]
+pub(crate) struct ConnectionsByAddress {
+    table: AddressTable,
+    max: u32,
+}
+
+impl ConnectionsByAddress {
+    pub(crate) fn new(addresses: usize, max: u32) -> Self {
+        Self { table: AddressTable::new(addresses), max }
+    }
+
+    /// Counts one more; `Err` when the address has as many as it may. The entry is to be given back with it.
+    pub(crate) fn enter(&self, address: IpAddr) -> Result<Option<Entry>, TooMany> {
+        let full = std::cell::Cell::new(false);
+        let entry = self.table.advance(
+            address,
+            |count| count == 0,
+            |count| {
+                let count = count.unwrap_or(0);
+                full.set(count >= self.max);
+                (!full.get()).then_some(count + 1)
+            },
+        );
+        if full.get() { Err(TooMany) } else { Ok(entry) }
+    }
+
+    /// One less.
+    pub(crate) fn leave(&self, entry: Entry) {
+        self.table.word(entry).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// New connections of each address in the second at hand. A state is the second's number, lower 16 bits, and the count.
+#[derive(Debug)]
+pub(crate) struct AcceptsByAddress {
+    table: AddressTable,
+    max: u32,
+}
+
+impl AcceptsByAddress {
+    /// `max` is at most [`ACCEPT_RATE_MAX`].
+    pub(crate) fn new(addresses: usize, max: u32) -> Self {
+        Self { table: AddressTable::new(addresses), max }
+    }
+
+    /// Counts a new connection in `second`; `Err` when the address had as many as it may.
+    pub(crate) fn enter(&self, address: IpAddr, second: u64) -> Result<(), TooMany> {
+        let second = (second as u32 & 0xffff) << 16;
+        let full = std::cell::Cell::new(false);
+        self.table.advance(
+            address,
+            |state| state == 0 || state & 0xffff_0000 != second,
+            |state| {
+                let count = state.map_or(0, |state| state & 0xffff);
+                full.set(count >= self.max);
+                (!full.get()).then_some(second | (count + 1))
+            },
+        );
+        if full.get() { Err(TooMany) } else { Ok(()) }
+    }
+}
+
+/// Largest limit of new connections a second and address.
+pub const ACCEPT_RATE_MAX: u32 = 0xfffe;
+
+/// The address has as many as it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::thread;
+
+    use super::*;
+
+    fn address(number: u32) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from(number))
+    }
+
+    #[test]
+    fn each_address_has_its_own_count_and_leaving_makes_room() {
+        let connections = ConnectionsByAddress::new(1_000, 3);
+        let entries: Vec<_> = (0..1_000)
+            .flat_map(|number| (0..3).map(move |_| number))
+            .map(|number| connections.enter(address(number)).expect("below the limit").expect("there is room"))
+            .collect();
+        assert!((0..1_000).all(|number| connections.enter(address(number)).is_err()));
+        entries.into_iter().for_each(|entry| connections.leave(entry));
+        assert!((5_000..6_000).all(|number| connections.enter(address(number)).is_ok_and(|entry| entry.is_some())));
+    }
+
+    #[test]
+    fn addresses_without_end_are_forgotten_when_they_leave() {
+        let connections = ConnectionsByAddress::new(4, 1);
+        for number in 0..100_000 {
+            let entry = connections.enter(address(number)).unwrap().expect("all others have left");
+            connections.leave(entry);
+        }
+    }
+
+    #[test]
+    fn a_second_has_its_own_count() {
+        let accepts = AcceptsByAddress::new(100, 5);
+        for second in [0, 1, 2, 65_535, 65_536] {
+            for number in 0..100 {
+                let taken = (0..8).filter(|_| accepts.enter(address(number), second).is_ok()).count();
+                assert_eq!(taken, 5, "second {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_table_refuses_nobody() {
+        let connections = ConnectionsByAddress::new(1, 1);
+        let counted = (0..1_000).filter(|&number| connections.enter(address(number)).unwrap().is_some()).count();
+        assert!((1..=PROBES * WAYS).contains(&counted), "{counted}");
+    }
+
+    #[test]
+    fn the_limit_holds_for_threads_together_but_for_an_entry_that_two_made_at_once() {
+        const THREADS: usize = 4;
+        let connections = ConnectionsByAddress::new(64, 1_000);
+        let count = || (0..1_000).filter(|_| connections.enter(address(7)).is_ok()).count();
+        let total: usize = thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(count)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert!((1_000..=THREADS * 1_000).contains(&total), "{total}");
+    }
+}
