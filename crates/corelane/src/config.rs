@@ -43,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) frame_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) backlog: u32,
+    pub(crate) takeover: bool,
     /// `None` is text on a terminal, else JSON.
     pub(crate) log_format: Option<LogFormat>,
 }
@@ -91,6 +92,7 @@ impl Config {
             frame_timeout: layers.parse("frame_timeout", values::duration(timeout.clone()))?.value,
             drain_timeout: layers.parse("drain_timeout", values::duration(timeout))?.value,
             backlog: layers.parse("backlog", values::number(1..=65_535))?.value as u32,
+            takeover: layers.parse("takeover", values::switch)?.value,
             log_format: layers.parse_optional("log_format", values::log_format)?.map(|said| said.value),
         })
     }

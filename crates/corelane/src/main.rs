@@ -1,6 +1,7 @@
 //! The `corelane` command: a thread-per-core telemetry ingestion server, and the tools around it.
 //!
-//! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted),
+//! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted), `sockets`
+//! and `takeover` (where listeners come from and go to),
 //! `reload`, `allocator`, `log`, `failure`; `send`, `decode`, `check` are commands of their own.
 
 mod allocator;
@@ -13,6 +14,8 @@ mod log;
 mod reload;
 mod send;
 mod serve;
+mod sockets;
+mod takeover;
 
 use std::process::ExitCode;
 

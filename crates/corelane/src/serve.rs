@@ -4,7 +4,7 @@
 //! nothing of what the shards and the control plane work with.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -16,10 +16,11 @@ use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
 use corelane_ring::telemetry_ring;
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
-use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards, bind_listeners};
+use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards};
 use corelane_wire::RejectReason;
 use crossbeam_queue::ArrayQueue;
 use rustix::thread::{MembarrierCommand, membarrier};
+use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -29,6 +30,8 @@ use crate::failure::Failure;
 use crate::host::{self, Placement};
 use crate::log;
 use crate::reload::Reloader;
+use crate::sockets::Sockets;
+use crate::takeover::{Offer, Predecessor};
 
 /// Slots of a shard's TelemetryRing: several drains' worth at full load, 32 bytes each.
 const RING_SLOTS: usize = 16 * 1024;
@@ -37,9 +40,6 @@ const _: () = assert!(RING_SLOTS >= RING_SLOTS_MIN);
 /// How long starting may take before it is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long the kernel may take to release a killed server's port.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// How often the configuration file is looked at for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -47,6 +47,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 enum Event {
     Signal,
     Reload,
+    /// Another process has the sockets now.
+    Relieved {
+        process: u32,
+    },
     ShardAccepts,
     /// A thread that should run has ended.
     Ended(String),
@@ -81,22 +85,19 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         frame_timeout: config.frame_timeout,
         drain_timeout: config.drain_timeout,
     };
-    let control_listener =
-        TcpListener::bind(config.control).map_err(|error| cannot_listen("--control", config.control, &error))?;
-    let listeners = bind_data_port(config.listen, shards, config.backlog)
-        .map_err(|error| cannot_listen("--listen", config.listen, &error))?;
-    let listen = local_address(&listeners[0])?;
-    let control = local_address(&control_listener)?;
+    let sockets = Sockets::open(&config, shards)?;
+    let offered = sockets.duplicates();
+    let Sockets { data, control, predecessor, listen, control_address } = sockets;
 
     let (events, inbox) = channel();
     watch_signals(events.clone())?;
     let shared = Shards::new(shards, &limits)
         .map_err(|error| Failure::failed(format!("cannot make what the shards share: {error}")))?;
     let rules = AccessRules { allow: config.allow };
-    let (ports, threads) = start_shards(&placement, &limits, &shared, &rules, listeners, &events)?;
+    let (ports, threads) = start_shards(&placement, &limits, &shared, &rules, data, &events)?;
     let mut reloader = Reloader::new(flags, shared.clone());
     let handle = ControlHandle::new();
-    let plane = start_control(placement.control, ports, control_listener, handle.clone(), events)?;
+    let plane = start_control(placement.control, ports, control, handle.clone(), events.clone())?;
     let mut outcome = wait_until_ready(&inbox, shards, &handle);
     if let Ok(Ready::Never { accepting }) = outcome {
         // A shard that does not come up does not stop when asked to either: the process ends without it.
@@ -104,17 +105,39 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
             "not ready after {START_TIMEOUT:?}: {accepting} of {shards} shards accept"
         )));
     }
+    let mut offer = None;
     if matches!(outcome, Ok(Ready::Yes)) {
+        if let Some(Err(error)) = predecessor.map(Predecessor::relieve) {
+            tracing::warn!("the process that served before does not answer, and may still accept connections: {error}");
+        }
+        let relieved = events.clone();
+        let offered = offered.and_then(|sockets| {
+            Offer::make(listen, sockets, move |process| drop(relieved.send(Event::Relieved { process })))
+        });
+        match offered {
+            Ok(made) => offer = Some(made),
+            Err(error) => tracing::warn!("another process cannot take over from this one: {error}"),
+        }
         // Whoever started us may have closed our stdout; the server is no worse for it.
         let _ = writeln!(
             io::stdout(),
-            "corelane ready listen={listen} control={control} shards={shards} pid={}",
+            "corelane ready listen={listen} control={control_address} shards={shards} pid={}",
             std::process::id()
         );
-        outcome = wait_for_end(&inbox, &mut reloader).map(|()| Ready::Stopped);
+        service_manager(&[NotifyState::Ready]);
+        outcome = wait_for_end(&inbox, &mut reloader).map(|relieved| Ready::Stopped { relieved });
     }
     handle.set_draining();
-    shared.drain();
+    if let Ok(Ready::Stopped { relieved: Some(process) }) = outcome {
+        service_manager(&[NotifyState::MainPid(process)]);
+        shared.drain_leaving_backlog();
+    } else {
+        service_manager(&[NotifyState::Stopping]);
+        shared.drain();
+    }
+    if let Some(offer) = offer {
+        offer.withdraw();
+    }
     for (index, thread) in threads.into_iter().enumerate() {
         if let Err(error) = thread.join() {
             // More than that it ended, which is what the outcome may tell already.
@@ -133,8 +156,10 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
 /// How waiting for a complete start ended.
 enum Ready {
     Yes,
-    /// A signal came first.
-    Stopped,
+    /// A signal came, or a successor.
+    Stopped {
+        relieved: Option<u32>,
+    },
     /// Not in time.
     Never {
         accepting: usize,
@@ -200,6 +225,13 @@ fn accept_error_logger(shard: usize) -> impl FnMut(io::Error) {
     }
 }
 
+/// Tells systemd, where it asked for it (sd_notify(3)).
+fn service_manager(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("cannot tell the service manager: {error}");
+    }
+}
+
 fn on_end(who: String, events: Sender<Event>) -> impl FnOnce() {
     move || drop(events.send(Event::Ended(who)))
 }
@@ -259,10 +291,10 @@ fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHand
     let mut accepting = 0;
     while accepting < shards || !handle.is_ready() {
         match inbox.recv_timeout(Duration::from_millis(5)) {
-            Ok(Event::Signal) => return Ok(Ready::Stopped),
+            Ok(Event::Signal) => return Ok(Ready::Stopped { relieved: None }),
             Ok(Event::ShardAccepts) => accepting += 1,
-            // What is to be read again has just been read.
-            Ok(Event::Reload) => {}
+            // What is to be read again has just been read; and nothing is offered yet.
+            Ok(Event::Reload | Event::Relieved { .. }) => {}
             Ok(Event::Ended(who)) => return Err(Failure::failed(format!("{who} ended while starting"))),
             Err(_) if Instant::now() >= deadline => return Ok(Ready::Never { accepting }),
             Err(_) => {}
@@ -271,12 +303,14 @@ fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHand
     Ok(Ready::Yes)
 }
 
-fn wait_for_end(inbox: &Receiver<Event>, reloader: &mut Reloader) -> Result<(), Failure> {
+/// Gives the process that took over, if that is the end.
+fn wait_for_end(inbox: &Receiver<Event>, reloader: &mut Reloader) -> Result<Option<u32>, Failure> {
     // Nobody to look after, nobody to wake up for.
     let look_every = if reloader.has_file() { LOOK_EVERY } else { Duration::MAX };
     loop {
         match inbox.recv_timeout(look_every) {
-            Ok(Event::Signal) => return Ok(()),
+            Ok(Event::Signal) => return Ok(None),
+            Ok(Event::Relieved { process }) => return Ok(Some(process)),
             Ok(Event::Reload) => reloader.reload(),
             Err(RecvTimeoutError::Timeout) => reloader.reload_if_changed(),
             Ok(Event::ShardAccepts) => {}
@@ -291,34 +325,4 @@ fn log_totals(totals: &Totals) {
     let accepted = totals.counter_sum(cell::FRAMES_ACCEPTED);
     let bytes = totals.counter_sum(cell::RECEIVED_BYTES);
     tracing::info!(accepted, rejected, bytes, "stopped");
-}
-
-/// A killed server's sockets live for a moment after it, until the kernel has taken its rings apart: a port in use is
-/// tried again for that long.
-fn bind_data_port(address: SocketAddr, shards: usize, backlog: u32) -> io::Result<Vec<TcpListener>> {
-    let deadline = Instant::now() + RELEASE_TIMEOUT;
-    loop {
-        match bind_listeners(address, shards, backlog) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(20));
-            }
-            bound => return bound,
-        }
-    }
-}
-
-fn cannot_listen(flag: &str, address: SocketAddr, error: &io::Error) -> Failure {
-    let mend = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another process serves it; stop that one or choose another port (port 0 picks a free one)"
-        }
-        io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one",
-        _ => "choose another address",
-    };
-    Failure::failed(format!("{flag} {address}: {error}; {mend}"))
-}
-
-fn local_address(listener: &TcpListener) -> Result<SocketAddr, Failure> {
-    listener.local_addr().map_err(|error| Failure::failed(format!("cannot tell the address of a listener: {error}")))
 }

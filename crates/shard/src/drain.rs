@@ -61,7 +61,8 @@ impl Shard {
 
     /// Takes in who connected before the stop; dropping the listener afterwards turns away who comes later.
     pub(crate) fn accept_backlog(&mut self, listener: &TcpListener) {
-        if listener.set_nonblocking(true).is_err() {
+        let leave = self.config.shards.link(self.config.index).leaves_backlog();
+        if leave || listener.set_nonblocking(true).is_err() {
             return;
         }
         while let Ok((stream, _)) = listener.accept() {

@@ -42,7 +42,7 @@ pub use admission::AccessRules;
 pub use connection::count_into_series;
 pub use limits::Limits;
 pub use link::ShardLink;
-pub use listener::bind_listeners;
+pub use listener::{adopt_listeners, bind_listeners};
 pub use receive_ring::probe;
 pub use run::{Allocations, ShardConfig, ShardThread, spawn};
 pub use shards::Shards;

@@ -20,6 +20,7 @@ pub struct ShardLink {
 #[derive(Debug)]
 struct Inner {
     draining: AtomicBool,
+    leaves_backlog: AtomicBool,
     /// At most one, the newest.
     rules: ArrayQueue<AccessRules>,
     /// The eventfd that also the receive ring signals, so that a quiet shard sleeps on one thing.
@@ -31,7 +32,14 @@ impl ShardLink {
     /// When the host has no descriptor left.
     pub fn new() -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC)?;
-        Ok(Self { inner: Arc::new(Inner { draining: AtomicBool::new(false), rules: ArrayQueue::new(1), wake }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                draining: AtomicBool::new(false),
+                leaves_backlog: AtomicBool::new(false),
+                rules: ArrayQueue::new(1),
+                wake,
+            }),
+        })
     }
 
     /// Makes a quiet shard look at its lanes; a busy one looks every turn anyway.
@@ -53,6 +61,16 @@ impl ShardLink {
 
     pub(crate) fn new_rules(&self) -> Option<AccessRules> {
         self.inner.rules.pop()
+    }
+
+    /// As [`drain`](Self::drain), but leaves who waits to be accepted to another process that has the same listeners.
+    pub fn drain_leaving_backlog(&self) {
+        self.inner.leaves_backlog.store(true, Ordering::Relaxed);
+        self.drain();
+    }
+
+    pub(crate) fn leaves_backlog(&self) -> bool {
+        self.inner.leaves_backlog.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_draining(&self) -> bool {

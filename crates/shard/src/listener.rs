@@ -11,40 +11,54 @@ use crate::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
 ///
 /// The first socket is bound without SO_REUSEPORT: that fails when another process serves the address, which a bind with
 /// the option would hide. The option is set afterwards, so the others can join; port 0 is chosen by the first.
-/// What is set on a listener is inherited by the connections it accepts, so none of this costs a call per connection.
 ///
 /// # Errors
 /// What the kernel says: in use, not available, not permitted.
 pub fn bind_listeners(address: SocketAddr, count: usize, backlog: u32) -> io::Result<Vec<TcpListener>> {
-    let first = socket(address)?;
+    let first = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Lets a restarted server bind while connections of its predecessor are in TIME_WAIT.
+    first.set_reuse_address(true)?;
     first.bind(&address.into())?;
-    first.set_reuse_port(true)?;
+    adopt_listeners(vec![first.into()], count, backlog)
+}
+
+/// Makes `count` listening sockets of bound ones that came from elsewhere: a service manager or a predecessor. Binds those
+/// that are missing to the address of the first.
+///
+/// What is set on a listener is inherited by the connections it accepts, so none of this costs a call per connection.
+///
+/// # Errors
+/// What the kernel says; `InvalidInput` when there is none to begin with, or more than `count`.
+pub fn adopt_listeners(bound: Vec<TcpListener>, count: usize, backlog: u32) -> io::Result<Vec<TcpListener>> {
+    let mut sockets: Vec<_> = bound.into_iter().map(Socket::from).collect();
+    let first = sockets.first().filter(|_| sockets.len() <= count).ok_or(io::ErrorKind::InvalidInput)?;
     let address = first.local_addr()?;
-    let mut sockets = vec![first];
-    for _ in 1..count {
-        let socket = socket(address.as_socket().ok_or(io::ErrorKind::InvalidInput)?)?;
+    let domain = first.domain()?;
+    sockets.iter().try_for_each(|socket| socket.set_reuse_port(true))?;
+    while sockets.len() < count {
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address)?;
         sockets.push(socket);
     }
     // Listening only now, in shard order, gives each shard its index in the kernel's group, and nobody half a server.
     for socket in &sockets {
+        set_options(socket)?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     }
     Ok(sockets.into_iter().map(TcpListener::from).collect())
 }
 
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Lets a restarted server bind while connections of its predecessor are in TIME_WAIT.
-    socket.set_reuse_address(true)?;
+fn set_options(socket: &Socket) -> io::Result<()> {
+    // Made by others, it may not block.
+    socket.set_nonblocking(false)?;
     socket.set_tcp_nodelay(true)?;
     let keepalive =
         TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_PROBES);
     socket.set_tcp_keepalive(&keepalive)?;
     // Bounds our own unacknowledged answers; keepalive alone does not look while some are under way.
-    socket.set_tcp_user_timeout(Some(KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES))?;
-    Ok(socket)
+    socket.set_tcp_user_timeout(Some(KEEPALIVE_IDLE + KEEPALIVE_INTERVAL * KEEPALIVE_PROBES))
 }
 
 #[cfg(test)]
@@ -59,5 +73,16 @@ mod tests {
         assert_eq!(bind_listeners(address, 1, 16).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(listeners);
         assert!(bind_listeners(address, 1, 16).is_ok());
+    }
+
+    #[test]
+    fn others_join_a_socket_that_was_bound_elsewhere() {
+        let bound = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = bound.local_addr().unwrap();
+        let listeners = adopt_listeners(vec![bound], 3, 16).unwrap();
+        assert_eq!(listeners.len(), 3);
+        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+        assert_eq!(adopt_listeners(listeners, 2, 16).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(adopt_listeners(Vec::new(), 2, 16).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -79,6 +79,11 @@ impl Shards {
         self.inner.members.iter().for_each(|member| member.link.drain());
     }
 
+    /// Asks all of them to stop, and to leave who waits to be accepted to another process that has the same listeners.
+    pub fn drain_leaving_backlog(&self) {
+        self.inner.members.iter().for_each(|member| member.link.drain_leaving_backlog());
+    }
+
     /// Connections of all shards. Misses what is decided at this very moment, so a limit can be passed by as many
     /// connections as there are other shards.
     pub(crate) fn connections(&self) -> usize {

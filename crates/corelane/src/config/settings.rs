@@ -14,6 +14,8 @@ pub(crate) struct Setting {
     help: &'static str,
     /// The flag may be said more than once; what was said is joined by commas.
     repeats: bool,
+    /// The flag alone means `true`.
+    is_switch: bool,
 }
 
 /// Every setting, in the order of the help.
@@ -52,11 +54,20 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("frame_timeout", "DUR", Some("10s"), "From a frame's first byte to its last"),
     setting("drain_timeout", "DUR", Some("10s"), "At shutdown, how long a frame that was begun may take to finish"),
     setting("backlog", "N", Some("4096"), "Connections that wait to be accepted, a shard; net.core.somaxconn caps it"),
+    Setting {
+        is_switch: true,
+        ..setting(
+            "takeover",
+            "BOOL",
+            Some("false"),
+            "Take the listening sockets over from the server that has them now",
+        )
+    },
     setting("log_format", "text|json", None, "Format of the log on stderr [default: text on a terminal, else json]"),
 ];
 
 const fn setting(key: &'static str, value: &'static str, default: Option<&'static str>, help: &'static str) -> Setting {
-    Setting { key, value, default, help, repeats: false }
+    Setting { key, value, default, help, repeats: false, is_switch: false }
 }
 
 impl Setting {
@@ -98,7 +109,12 @@ impl Args for SettingArgs {
             let default = setting.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
             let help = format!("{}{default} [env: {}]", setting.help, setting.variable());
             let arg = Arg::new(setting.key).long(setting.flag()).value_name(setting.value).help(help);
-            command.arg(arg.action(if setting.repeats { ArgAction::Append } else { ArgAction::Set }))
+            let arg = arg.action(if setting.repeats { ArgAction::Append } else { ArgAction::Set });
+            command.arg(if setting.is_switch {
+                arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+            } else {
+                arg
+            })
         })
     }
 

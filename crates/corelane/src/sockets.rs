@@ -1,0 +1,141 @@
+//! Where the listening sockets come from: a service manager, the process that serves now, or nobody, and then they are
+//! bound.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use corelane_shard::{adopt_listeners, bind_listeners};
+use listenfd::ListenFd;
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::takeover::Predecessor;
+
+/// How long the kernel may take to release a killed server's port.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The sockets of a server, listening.
+pub(crate) struct Sockets {
+    /// One for each shard.
+    pub(crate) data: Vec<TcpListener>,
+    pub(crate) control: TcpListener,
+    /// Whom they were taken over from.
+    pub(crate) predecessor: Option<Predecessor>,
+    pub(crate) listen: SocketAddr,
+    pub(crate) control_address: SocketAddr,
+}
+
+impl Sockets {
+    /// One for each shard, and one for the control plane.
+    pub(crate) fn open(config: &Config, shards: usize) -> Result<Self, Failure> {
+        let (predecessor, given) = if config.takeover {
+            let (predecessor, sockets) =
+                Predecessor::ask(config.listen).map_err(|error| cannot_take_over(config, &error))?;
+            (Some(predecessor), sockets)
+        } else {
+            (None, inherited()?)
+        };
+        let mut data = Vec::new();
+        let mut control = Vec::new();
+        for socket in given {
+            let address = local_address(&socket)?;
+            if is_same(address, config.control) { &mut control } else { &mut data }.push((socket, address));
+        }
+        if let Some((_, address)) = data.iter().find(|(_, address)| !is_same(*address, config.listen)) {
+            return Err(Failure::failed(format!(
+                "a socket that was passed in listens on {address}, which is neither --listen {} nor --control {}; \
+                 mend the socket unit or the flags",
+                config.listen, config.control
+            )));
+        }
+        if data.len() > shards {
+            return Err(Failure::failed(format!(
+                "{} sockets of the data port were passed in for {shards} shard(s), and nobody would accept from the \
+                 others; give --cores as many cores",
+                data.len()
+            )));
+        }
+        let data = if data.is_empty() {
+            bind_data_port(config.listen, shards, config.backlog)
+        } else {
+            adopt_listeners(data.into_iter().map(|(socket, _)| socket).collect(), shards, config.backlog)
+        };
+        let data = data.map_err(|error| cannot_listen("--listen", config.listen, &error))?;
+        let control = match control.pop() {
+            Some((socket, _)) => socket,
+            None => {
+                TcpListener::bind(config.control).map_err(|error| cannot_listen("--control", config.control, &error))?
+            }
+        };
+        let (listen, control_address) = (local_address(&data[0])?, local_address(&control)?);
+        Ok(Self { data, control, predecessor, listen, control_address })
+    }
+
+    /// All of them again, for a successor: data first.
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        let sockets = self.data.iter().chain([&self.control]);
+        sockets.map(|socket| socket.try_clone().map(OwnedFd::from)).collect()
+    }
+}
+
+/// Sockets of a service manager (sd_listen_fds(3)); none without one.
+fn inherited() -> Result<Vec<TcpListener>, Failure> {
+    let mut descriptors = ListenFd::from_env();
+    let count = descriptors.len();
+    let socket = |index| {
+        let taken =
+            descriptors.take_tcp_listener(index).and_then(|socket| socket.ok_or(io::ErrorKind::NotFound.into()));
+        taken.map_err(|error| Failure::failed(format!("socket {index} of LISTEN_FDS is no TCP listener: {error}")))
+    };
+    (0..count).map(socket).collect()
+}
+
+/// A killed server's sockets live for a moment after it, until the kernel has taken its rings apart: a port in use is
+/// tried again for that long.
+fn bind_data_port(address: SocketAddr, shards: usize, backlog: u32) -> io::Result<Vec<TcpListener>> {
+    let deadline = Instant::now() + RELEASE_TIMEOUT;
+    loop {
+        match bind_listeners(address, shards, backlog) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound,
+        }
+    }
+}
+
+/// Whether a socket bound to `bound` is what was asked for: any port will do for port 0.
+fn is_same(bound: SocketAddr, asked: SocketAddr) -> bool {
+    bound.ip() == asked.ip() && (bound.port() == asked.port() || asked.port() == 0)
+}
+
+fn cannot_take_over(config: &Config, error: &io::Error) -> Failure {
+    let mend = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "no server of this host serves exactly that address; start without --takeover, or give the --listen that it \
+             was started with"
+        }
+        _ => "it goes on serving",
+    };
+    Failure::failed(format!("--takeover: cannot take {} over: {error}; {mend}", config.listen))
+}
+
+fn cannot_listen(flag: &str, address: SocketAddr, error: &io::Error) -> Failure {
+    let mend = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process serves it; stop that one, take over from it (--takeover), or choose another port (port 0 \
+             picks a free one)"
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one",
+        _ => "choose another address",
+    };
+    Failure::failed(format!("{flag} {address}: {error}; {mend}"))
+}
+
+fn local_address(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener.local_addr().map_err(|error| Failure::failed(format!("cannot tell the address of a listener: {error}")))
+}
