@@ -27,7 +27,8 @@ use std::time::Duration;
 use corelane_benches::baseline::{BorrowedEvent, Number, OwnedEvent, Value, walk};
 use corelane_benches::events::{self, Source, Stream};
 use corelane_benches::host::{self, CpuTime};
-use corelane_benches::pipeline::Pipeline;
+use corelane_benches::servers::SERIES_MAX;
+use corelane_shard::Pipeline;
 use corelane_testkit::Random;
 use corelane_wire::{Decoder, Event, Hint, Shape, SkeletonTable};
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
@@ -109,7 +110,7 @@ fn compare<V: Value + DeserializeOwned>(
     println!("decode_{name}: {} events, {known} of them match a skeleton", stream.frames());
     group.bench_function("corelane", |bencher| bencher.iter(|| padded.pass(stream)));
 
-    let mut pipeline = Pipeline::new();
+    let mut pipeline = Pipeline::new(SERIES_MAX);
     let mut hint = Hint::default();
     let mut passes = 0;
     group.bench_function("corelane_rollup", |bencher| {
@@ -117,7 +118,7 @@ fn compare<V: Value + DeserializeOwned>(
             // A millisecond of the shard's coarse clock has some thousand events.
             passes += 1;
             pipeline.tick = passes / 64;
-            stream.padded().filter(|payload| pipeline.decide(*payload, &mut hint)).count()
+            stream.padded().filter(|payload| pipeline.decide(*payload, &mut hint).is_ok()).count()
         });
     });
 

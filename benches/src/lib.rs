@@ -7,7 +7,6 @@
 //!
 //! - [`events`]: the events that are decoded and sent, from a fixed seed.
 //! - [`baseline`]: other decoders of the same schema: `minicbor`, `cbor4ii`, `ciborium`.
-//! - [`pipeline`]: decode, rollup and counters as a shard does them, without its sockets.
 //! - [`host`]: cores, clocks, memory.
 //! - [`servers`]: what `stream_throughput` compares, each in a process of its own.
 //! - [`senders`]: what fills their sockets.
@@ -16,7 +15,6 @@
 pub mod baseline;
 pub mod events;
 pub mod host;
-pub mod pipeline;
 pub mod results;
 pub mod senders;
 pub mod servers;

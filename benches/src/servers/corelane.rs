@@ -14,9 +14,8 @@ use corelane_testkit::allocator::thread_calls;
 use crossbeam_queue::ArrayQueue;
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use super::{BACKLOG, answer_questions};
+use super::{BACKLOG, SERIES_MAX, answer_questions};
 use crate::host;
-use crate::pipeline::SERIES_MAX;
 
 /// Buffers of all shards: 64 MiB.
 const POOL_BUFFERS: usize = 512;

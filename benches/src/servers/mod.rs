@@ -138,5 +138,7 @@ fn answer_questions(counts: impl Fn() -> [u64; 4]) -> io::Result<()> {
 /// Announces a server's process; followed by its name and the number of its shards.
 const SERVE: &str = "--serve";
 
+/// Live series of a shard by default.
+pub const SERIES_MAX: usize = 65_536;
 /// The server's default.
 const BACKLOG: u32 = 4096;

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use corelane_shard::Pipeline;
 use corelane_wire::{Answer, HEADER_BYTES, Hint, MAX_FRAME_SIZE, Padded, SLACK_BYTES, Step, encode_answer, next_step};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
-use super::{Counted, add};
-use crate::pipeline::Pipeline;
+use super::{Counted, SERIES_MAX, add};
 
 /// What one read may bring.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -27,7 +27,7 @@ const HEADROOM_BYTES: usize = HEADER_BYTES + MAX_FRAME_SIZE;
 
 pub(super) fn run(listener: TcpListener, counted: Arc<Counted>) -> io::Result<()> {
     CORE.set(Some(Core {
-        pipeline: Pipeline::new(),
+        pipeline: Pipeline::new(SERIES_MAX),
         buffer: vec![0; HEADROOM_BYTES + RECEIVE_BYTES + SLACK_BYTES],
         started: Instant::now(),
         counted,
@@ -116,8 +116,8 @@ impl Connection {
                     let payload_end = end - unread.len();
                     let payload = Padded::new(buffer, payload_end - payload.len(), payload_end).expect("slack behind");
                     match pipeline.decide(payload, &mut self.hint) {
-                        true => frames += 1,
-                        false => rejected += 1,
+                        Ok(()) => frames += 1,
+                        Err(_) => rejected += 1,
                     }
                 }
                 Step::CommitRequest => {
@@ -129,6 +129,7 @@ impl Connection {
                 Step::Oversize { .. } => return Poll::Ready(false),
             }
         }
+        pipeline.count();
         self.carry.extend_from_slice(unread);
         self.decided.committed += frames;
         self.decided.rejected += rejected;

@@ -50,7 +50,7 @@ impl Shard {
                 }
             }
             Err(kind) => {
-                self.core.metrics.add(cell::CONNECTIONS_ACCEPTED, 1);
+                self.core.pipeline.metrics.add(cell::CONNECTIONS_ACCEPTED, 1);
                 self.refuse(&socket, kind);
             }
         }
@@ -58,7 +58,7 @@ impl Shard {
 
     /// Gives a connection that counts as this shard's a slot, and begins to receive.
     pub(crate) fn take_in(&mut self, admitted: Admitted) {
-        self.core.metrics.add(cell::CONNECTIONS_ACCEPTED, 1);
+        self.core.pipeline.metrics.add(cell::CONNECTIONS_ACCEPTED, 1);
         let allowance = Allowance::new(self.config.limits.rate_per_connection, self.now);
         match self.peers.insert(Peer::new(admitted, allowance, self.now)) {
             Ok(slot) => {
@@ -96,7 +96,7 @@ impl Shard {
     }
 
     fn refuse(&mut self, socket: &OwnedFd, kind: SecurityKind) {
-        self.core.metrics.add(cell::connections_closed(CloseReason::Refused), 1);
+        self.core.pipeline.metrics.add(cell::connections_closed(CloseReason::Refused), 1);
         self.note_security(kind, 0, || peer_address(socket));
     }
 }

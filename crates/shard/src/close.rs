@@ -39,7 +39,7 @@ impl Shard {
         self.note_breach(slot, reason, detail);
         self.connections -= 1;
         self.config.shards.leave(self.config.index, address_entry);
-        self.core.metrics.add(cell::connections_closed(reason), 1);
+        self.core.pipeline.metrics.add(cell::connections_closed(reason), 1);
         self.count_connections();
         if tell {
             let text = explain(reason, detail, decided);

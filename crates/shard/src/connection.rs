@@ -4,30 +4,22 @@
 //! each whole frame where it was received, copies nothing of it and allocates nothing. Knows no clock but the tick it is
 //! given, so a test can feed it every cut and every order there is.
 
-use corelane_metrics::{CloseReason, Histogram, ShardMetrics, cell};
+use corelane_metrics::{CloseReason, Histogram};
 use corelane_pool::{BufferPool, PooledBuffer};
-use corelane_rollup::Rollup;
-use corelane_wire::{
-    Answer, Decoder, Event, HEADER_BYTES, Hint, Padded, RejectReason, Shape, SkeletonTable, Step, encode_answer,
-    next_step,
-};
+use corelane_wire::{Answer, HEADER_BYTES, Hint, Padded, RejectReason, Step, encode_answer, next_step};
 
 use crate::carry::{Carry, Resumed};
 use crate::clock::Instant;
 use crate::inbox::Received;
 use crate::limits::{REJECTED_RUN_MAX, TURN_STEPS};
+use crate::pipeline::Pipeline;
 
 /// What all connections of a shard use in turn.
 pub(crate) struct Core {
-    pub(crate) decoder: Decoder,
-    pub(crate) skeletons: SkeletonTable,
-    pub(crate) rollup: Rollup,
-    pub(crate) metrics: ShardMetrics,
+    pub(crate) pipeline: Pipeline,
     pub(crate) pool: BufferPool,
     /// Answers of the connection being served, framed, in order. Room for those of one turn is made at start.
     pub(crate) answers: Vec<u8>,
-    /// The shard's coarse clock in milliseconds.
-    pub(crate) tick: u64,
 }
 
 #[derive(Debug, Default)]
@@ -75,9 +67,10 @@ impl Connection {
                 Err(broken) => Outcome::Broken(broken),
             },
         };
+        core.pipeline.count();
         let decided = self.decided_frames() - decided_before;
         if decided > 0 {
-            core.metrics.observe(
+            core.pipeline.metrics.observe(
                 Histogram::INGEST_LATENCY,
                 Instant::now().nanoseconds() - read_at.nanoseconds(),
                 decided,
@@ -105,7 +98,9 @@ impl Connection {
                     return Outcome::Drained;
                 }
                 Step::Oversize { declared_bytes } => {
-                    self.reject(RejectReason::Oversize, core);
+                    core.pipeline.reject(RejectReason::Oversize);
+                    self.boundaries += 1;
+                    self.count_rejected();
                     let detail = u64::from(declared_bytes);
                     return Outcome::Broken(Broken { reason: CloseReason::Oversize, detail });
                 }
@@ -119,20 +114,15 @@ impl Connection {
     fn decide(&mut self, buffer: &[u8], start: usize, end: usize, core: &mut Core) -> Result<(), Broken> {
         self.answered = false;
         let payload = Padded::new(buffer, start, end).expect("a receive and a carry leave room for the slack");
-        match core.decoder.decode_padded(payload, &mut core.skeletons, &mut self.hint) {
-            Ok(event) => {
-                #[cfg(test)]
-                tests::panic_if_asked(event.id());
-                core.metrics.add(cell::FRAMES_ACCEPTED, 1);
-                core.metrics.add(cell::POINTS, event.points().len() as u64);
-                count_into_series(&event, core.tick, &mut core.rollup);
+        self.boundaries += 1;
+        match core.pipeline.decide(payload, &mut self.hint) {
+            Ok(()) => {
                 self.decided.committed += 1;
                 self.rejected_run = 0;
-                self.boundaries += 1;
                 Ok(())
             }
-            Err(reason) => {
-                self.reject(reason, core);
+            Err(_) => {
+                self.count_rejected();
                 if self.rejected_run < REJECTED_RUN_MAX {
                     return Ok(());
                 }
@@ -141,11 +131,9 @@ impl Connection {
         }
     }
 
-    fn reject(&mut self, reason: RejectReason, core: &mut Core) {
-        core.metrics.add(cell::frames_rejected(reason), 1);
+    fn count_rejected(&mut self) {
         self.decided.rejected += 1;
         self.rejected_run += 1;
-        self.boundaries += 1;
     }
 
     /// Everything before a commit request is decided by the time it is read, so it is answered on the spot.
@@ -179,7 +167,9 @@ impl Connection {
         core: &mut Core,
     ) -> Result<(), Broken> {
         self.carry.take_back(buffer, received);
-        self.decide_carried(core)
+        let decided = self.decide_carried(core);
+        core.pipeline.count();
+        decided
     }
 
     /// Gives up a begun frame.
@@ -228,22 +218,8 @@ impl Connection {
     }
 }
 
-/// Counts the points of an event into their series. `tick` is the shard's coarse clock in milliseconds. An event whose
-/// shape is known needs no look at its names.
-#[inline]
-pub fn count_into_series(event: &Event<'_>, tick: u64, rollup: &mut Rollup) {
-    let (timestamp, points) = (event.timestamp(), event.points());
-    if let Shape::Known(slot) = event.shape()
-        && rollup.record_known(tick, slot, timestamp, points.values())
-    {
-        return;
-    }
-    let points = points.map(|point| (point.sensor, point.value));
-    match event.shape() {
-        Shape::Known(slot) | Shape::Learned(slot) => rollup.record_shape(tick, slot, event.id(), timestamp, points),
-        Shape::Other => rollup.record(tick, event.id(), timestamp, points),
-    }
-}
+#[cfg(test)]
+pub(crate) use tests::panic_if_asked;
 
 #[cfg(test)]
 mod tests;

@@ -43,7 +43,7 @@ impl Shard {
     }
 
     fn begin_drain(&mut self) {
-        self.core.metrics.set_state(ShardState::Draining);
+        self.core.pipeline.metrics.set_state(ShardState::Draining);
         self.flush();
         self.drain = Some(Drain { deadline: self.now + self.config.limits.drain_timeout, marked: false });
         self.accepting = match std::mem::replace(&mut self.accepting, Accepting::Ended) {

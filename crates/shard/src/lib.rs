@@ -6,7 +6,8 @@
 //!
 //! Reading order:
 //! - [`limits`]: every bound, what it costs and what moves with it;
-//! - `connection`: the life of a frame, without I/O; `carry` keeps the start of a frame that was cut;
+//! - `connection`: the life of a frame, without I/O; `carry` keeps the start of a frame that was cut, `pipeline` decides
+//!   and counts a whole one;
 //! - `shard`: one turn of the loop, from completions to the buffers' way home; `peer` is a connection with its socket;
 //!   `moderation`: what one turn makes of the next;
 //! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
@@ -29,6 +30,7 @@ mod listener;
 mod moderation;
 mod parker;
 mod peer;
+mod pipeline;
 mod rate;
 mod receive_ring;
 mod run;
@@ -39,10 +41,10 @@ mod sweep;
 
 pub use address_table::ACCEPT_RATE_MAX;
 pub use admission::AccessRules;
-pub use connection::count_into_series;
 pub use limits::Limits;
 pub use link::ShardLink;
 pub use listener::{adopt_listeners, bind_listeners};
+pub use pipeline::Pipeline;
 pub use receive_ring::probe;
 pub use run::{Allocations, ShardConfig, ShardThread, spawn};
 pub use shards::Shards;

@@ -30,7 +30,7 @@ impl SecurityLog {
 impl Shard {
     /// Counts a security event, and tells of it unless a flood of its kind is under way. Asks for the address only then.
     pub(crate) fn note_security(&mut self, kind: SecurityKind, detail: u64, peer: impl FnOnce() -> SocketAddr) {
-        self.core.metrics.add(cell::security_events(kind), 1);
+        self.core.pipeline.metrics.add(cell::security_events(kind), 1);
         if self.security_log.may_tell(kind, self.now) {
             let event = SecurityEvent { unix_nanos: unix_nanoseconds(), kind, peer: peer(), detail };
             self.config.events.force_push(event);

@@ -9,10 +9,8 @@ use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use corelane_metrics::{CloseReason, ShardMetrics, ShardState, cell};
+use corelane_metrics::{CloseReason, ShardState, cell};
 use corelane_pool::BufferPool;
-use corelane_rollup::Rollup;
-use corelane_wire::{Decoder, SKELETON_POINTS_MAX, SKELETONS, SkeletonTable};
 
 use crate::admission::AccessRules;
 use crate::clock::Instant;
@@ -24,6 +22,7 @@ use crate::limits::{
 };
 use crate::moderation::TurnLoad;
 use crate::peer::{Peer, PeerTable, Phase, Receiving};
+use crate::pipeline::Pipeline;
 use crate::receive_ring::{Completion, RECEIVED_AT, ReceiveRing};
 use crate::run::ShardConfig;
 use crate::security::SecurityLog;
@@ -78,19 +77,12 @@ impl Shard {
         let mut ring =
             ReceiveRing::new(limits.lent_buffers(), limits.pool_buffers, config.shards.link(config.index).wake_fd())?;
         ring.accept(listener.as_fd());
-        let mut metrics = ShardMetrics::new();
-        metrics.set_state(ShardState::Accepting);
         let now = Instant::now();
+        let mut pipeline = Pipeline::new(limits.series_max);
+        pipeline.metrics.set_state(ShardState::Accepting);
+        pipeline.tick = now.milliseconds();
         let mut shard = Self {
-            core: Core {
-                decoder: Decoder::new(),
-                skeletons: SkeletonTable::new(),
-                rollup: Rollup::with_shapes(limits.series_max, SKELETONS, SKELETON_POINTS_MAX),
-                metrics,
-                pool,
-                answers: Vec::with_capacity(UNREAD_ANSWER_BYTES_MAX),
-                tick: now.milliseconds(),
-            },
+            core: Core { pipeline, pool, answers: Vec::with_capacity(UNREAD_ANSWER_BYTES_MAX) },
             ring,
             peers: PeerTable::new(limits.connections_max + CLOSING_MAX),
             inboxes: InboxTable::new(limits.pool_buffers),
@@ -126,7 +118,7 @@ impl Shard {
             self.ring.poll()?;
         }
         self.now = Instant::now();
-        self.core.tick = self.now.milliseconds();
+        self.core.pipeline.tick = self.now.milliseconds();
         self.load = TurnLoad::default();
         let mut busy = false;
         self.take_in_handed();
@@ -138,7 +130,7 @@ impl Shard {
         self.pool_peak = self.pool_peak.max(self.buffers_in_use());
         self.serve_runnable();
         self.refill();
-        busy |= self.config.series.answer(&self.core.rollup);
+        busy |= self.config.series.answer(&self.core.pipeline.rollup);
         if self.is_asked_to_stop() {
             self.advance_drain();
         }
@@ -168,7 +160,7 @@ impl Shard {
             Completion::ReceiveEnded { slot, errno: libc::ENOBUFS } => {
                 // Else only the kernel's share was used up, which is refilled at the end of the turn.
                 let pool_is_short = self.core.pool.free() <= KEPT_BACK_BUFFERS;
-                self.core.metrics.add(cell::POOL_WAITS, u64::from(pool_is_short));
+                self.core.pipeline.metrics.add(cell::POOL_WAITS, u64::from(pool_is_short));
                 self.wait_for_buffer(slot);
             }
             Completion::ReceiveEnded { slot, errno } => self.receive_ended(slot, errno),
@@ -198,7 +190,7 @@ impl Shard {
 
     fn received(&mut self, slot: usize, received: Received) {
         let bytes = received.unread().len() as u64;
-        self.core.metrics.add(cell::RECEIVED_BYTES, bytes);
+        self.core.pipeline.metrics.add(cell::RECEIVED_BYTES, bytes);
         self.load.count(bytes);
         let now = self.now;
         let peer = self.peers.get_mut(slot).expect("a receive under way keeps its slot");
@@ -304,7 +296,7 @@ impl Shard {
         peer.received_bytes += bytes as u64;
         peer.allowance.spend(bytes as u64);
         peer.last_byte_at = now;
-        self.core.metrics.add(cell::RECEIVED_BYTES, bytes as u64);
+        self.core.pipeline.metrics.add(cell::RECEIVED_BYTES, bytes as u64);
         self.after_service(slot);
     }
 
@@ -409,7 +401,7 @@ impl Shard {
 
     /// The last word of a shard that has drained.
     pub(crate) fn stopped(&mut self) {
-        self.core.metrics.set_state(ShardState::Stopped);
+        self.core.pipeline.metrics.set_state(ShardState::Stopped);
         self.update_slow_gauges();
         self.flush();
     }
@@ -422,14 +414,14 @@ impl Shard {
     /// Records what has changed. Before every answer and close, so that a scrape knows what the peer knows.
     pub(crate) fn flush(&mut self) {
         self.flush_at = self.now + FLUSH_EVERY;
-        self.core.metrics.set_gauge(cell::SERIES, self.core.rollup.series() as f64);
-        self.core.metrics.set_total(cell::SERIES_EVICTED, self.core.rollup.evicted());
+        self.core.pipeline.metrics.set_gauge(cell::SERIES, self.core.pipeline.rollup.series() as f64);
+        self.core.pipeline.metrics.set_total(cell::SERIES_EVICTED, self.core.pipeline.rollup.evicted());
         let recorder = &mut self.config.recorder;
-        self.core.metrics.flush(self.now.nanoseconds(), |words| recorder.record(words));
+        self.core.pipeline.metrics.flush(self.now.nanoseconds(), |words| recorder.record(words));
     }
 
     pub(crate) fn count_connections(&mut self) {
-        self.core.metrics.set_gauge(cell::CONNECTIONS, self.connections as f64);
+        self.core.pipeline.metrics.set_gauge(cell::CONNECTIONS, self.connections as f64);
     }
 }
 

@@ -28,7 +28,7 @@ impl Shard {
             return;
         }
         self.now = now;
-        self.core.metrics.observe(Histogram::LOOP_STALL, now.since(self.tick_at).as_nanos() as u64, 1);
+        self.core.pipeline.metrics.observe(Histogram::LOOP_STALL, now.since(self.tick_at).as_nanos() as u64, 1);
         // Whatever kept the tick from coming kept us from reading, too.
         let late = now.since(self.tick_at);
         if late >= TICK {
@@ -78,7 +78,7 @@ impl Shard {
 
     /// While others wait for memory that silent frames hold, gives those up that have been silent longest.
     fn evict_silent_frames(&mut self) {
-        let waits = self.core.metrics.get(cell::POOL_WAITS);
+        let waits = self.core.pipeline.metrics.get(cell::POOL_WAITS);
         let waited = waits != std::mem::replace(&mut self.waits_at_tick, waits) || !self.wait_queue.is_empty();
         if !waited || self.ring.lent() >= LENT_BUFFERS_MIN {
             return;
@@ -104,7 +104,7 @@ impl Shard {
         let peak = std::mem::replace(&mut self.pool_peak, in_use).max(in_use);
         let backlog = self.sample_backlog();
         let allocations = (self.config.allocations)();
-        let metrics = &mut self.core.metrics;
+        let metrics = &mut self.core.pipeline.metrics;
         metrics.set_gauge(cell::POOL_FREE, (capacity - in_use) as f64);
         metrics.set_gauge(cell::POOL_IN_USE, in_use as f64);
         metrics.set_gauge(cell::POOL_UTILIZATION, peak as f64 / capacity as f64);

@@ -1,7 +1,8 @@
 #![allow(clippy::disallowed_types, reason = "proptest shares its strategies between them")]
 
+use corelane_metrics::cell;
 use corelane_pool::{BUFFER_BYTES, SMALL_BYTES_MAX};
-use corelane_wire::{MAX_FRAME_SIZE, Reply, SKELETON_POINTS_MAX, SKELETONS, decode_answer, encode_event};
+use corelane_wire::{MAX_FRAME_SIZE, Reply, decode_answer, encode_event};
 use proptest::prelude::*;
 
 use super::*;
@@ -10,20 +11,12 @@ use crate::limits::{HEADROOM_BYTES, RECEIVE_BYTES};
 /// A device of this name makes the connection that serves it panic, so that tests can see what a bug would cost.
 const PANICS: &str = "panics";
 
-pub(super) fn panic_if_asked(id: &str) {
+pub(crate) fn panic_if_asked(id: &str) {
     assert!(id != PANICS, "on purpose, in a test");
 }
 
 fn core(pool: &BufferPool) -> Core {
-    Core {
-        decoder: Decoder::new(),
-        skeletons: SkeletonTable::new(),
-        rollup: Rollup::with_shapes(64, SKELETONS, SKELETON_POINTS_MAX),
-        metrics: ShardMetrics::new(),
-        pool: pool.clone(),
-        answers: Vec::new(),
-        tick: 0,
-    }
+    Core { pipeline: Pipeline::new(64), pool: pool.clone(), answers: Vec::new() }
 }
 
 /// A frame of a valid event with a payload of `bytes`, or the next size there is.
@@ -179,7 +172,7 @@ proptest! {
         let stream: Vec<u8> = sizes.iter().flat_map(|&bytes| frame(bytes)).collect();
         let (connection, core) = feed(&stream, &chunks, &pool);
         prop_assert_eq!(connection.decided(), Answer { committed: sizes.len() as u64, rejected: 0 });
-        prop_assert_eq!(core.metrics.get(cell::POINTS), sizes.len() as u64);
+        prop_assert_eq!(core.pipeline.metrics.get(cell::POINTS), sizes.len() as u64);
         prop_assert!(!connection.is_mid_frame());
         prop_assert_eq!(pool.free(), 3);
     }
