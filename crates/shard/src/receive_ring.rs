@@ -152,6 +152,11 @@ impl ReceiveRing {
         ignore_wake_ups(entered)
     }
 
+    /// Whether something was started that the kernel does not know of yet.
+    pub(crate) fn has_unsubmitted(&mut self) -> bool {
+        !self.io.submission().is_empty()
+    }
+
     /// Submits what was started and lets the kernel finish what it can without waiting.
     pub(crate) fn poll(&mut self) -> io::Result<()> {
         ignore_wake_ups(self.io.submitter().submit())

@@ -151,7 +151,7 @@ async fn tick(shard: std::rc::Weak<RefCell<Shard>>) {
         sleep(rest).await;
         let Some(shard) = shard.upgrade() else { return };
         let now = Instant::now();
-        shard.borrow_mut().tick_if_due(now);
+        shard.borrow_mut().tick_asleep(now);
         rest = shard.borrow().tick_at.since(now);
     }
 }

@@ -80,7 +80,6 @@ impl Shard {
         let now = Instant::now();
         let mut pipeline = Pipeline::new(limits.series_max);
         pipeline.metrics.set_state(ShardState::Accepting);
-        pipeline.tick = now.milliseconds();
         let mut shard = Self {
             core: Core { pipeline, pool, answers: Vec::with_capacity(UNREAD_ANSWER_BYTES_MAX) },
             ring,
@@ -118,7 +117,6 @@ impl Shard {
             self.ring.poll()?;
         }
         self.now = Instant::now();
-        self.core.pipeline.tick = self.now.milliseconds();
         self.load = TurnLoad::default();
         let mut busy = false;
         self.take_in_handed();
@@ -393,6 +391,14 @@ impl Shard {
         self.flush();
         // A stop is watched turn by turn.
         Ok(self.drain.is_none() && !self.is_asked_to_stop() && self.ring.sleep()?)
+    }
+
+    /// A tick of a sleeping loop: what it starts, and buffers that it frees, are the loop's to see to.
+    pub(crate) fn tick_asleep(&mut self, now: Instant) {
+        self.tick_if_due(now);
+        if self.ring.has_unsubmitted() || !self.wait_queue.is_empty() {
+            self.config.shards.link(self.config.index).wake();
+        }
     }
 
     pub(crate) fn wakes_up(&mut self) {
