@@ -226,7 +226,7 @@ impl Shard {
         pipeline.metrics.observe(Histogram::INGEST_LATENCY, (now - received_at).as_nanos() as u64, frames);
         if now >= *flush_at {
             *flush_at = now + FLUSH_EVERY;
-            pipeline.metrics.flush(pipeline.tick, |words| recorder.record(words));
+            pipeline.metrics.flush(0, |words| recorder.record(words));
         }
     }
 
@@ -258,7 +258,7 @@ fn turns() {
     }
     let Shard { pipeline, recorder, .. } = &mut shard;
     pipeline.count();
-    pipeline.metrics.flush(pipeline.tick, |words| recorder.record(words));
+    pipeline.metrics.flush(0, |words| recorder.record(words));
     let mut totals = Totals::new(1);
     drain.drain(|words| totals.apply(0, Sample::from_words(words).expect("a sample")));
     // Those of the silent half were accepted, too, and are counted with the next.

@@ -10,7 +10,6 @@ use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use corelane_shard::Pipeline;
 use corelane_wire::{Answer, HEADER_BYTES, Hint, MAX_FRAME_SIZE, Padded, SLACK_BYTES, Step, encode_answer, next_step};
@@ -29,7 +28,6 @@ pub(super) fn run(listener: TcpListener, counted: Arc<Counted>) -> io::Result<()
     CORE.set(Some(Core {
         pipeline: Pipeline::new(SERIES_MAX),
         buffer: vec![0; HEADROOM_BYTES + RECEIVE_BYTES + SLACK_BYTES],
-        started: Instant::now(),
         counted,
     }));
     on_one_thread(listener, serve)
@@ -60,7 +58,6 @@ thread_local! {
 struct Core {
     pipeline: Pipeline,
     buffer: Vec<u8>,
-    started: Instant,
     counted: Arc<Counted>,
 }
 
@@ -96,14 +93,13 @@ async fn serve(mut stream: TcpStream) {
 impl Connection {
     /// Reads once and decides what came; `false` when nothing more will.
     fn read(&mut self, stream: &mut TcpStream, core: &mut Core, context: &mut Context<'_>) -> Poll<bool> {
-        let Core { pipeline, buffer, started, counted } = core;
+        let Core { pipeline, buffer, counted } = core;
         let mut received = ReadBuf::new(&mut buffer[HEADROOM_BYTES..][..RECEIVE_BYTES]);
         let read = ready!(Pin::new(stream).poll_read(context, &mut received));
         let bytes = received.filled().len();
         if read.is_err() || bytes == 0 {
             return Poll::Ready(false);
         }
-        pipeline.tick = started.elapsed().as_millis() as u64;
         let start = HEADROOM_BYTES - self.carry.len();
         buffer[start..HEADROOM_BYTES].copy_from_slice(&self.carry);
         self.carry.clear();

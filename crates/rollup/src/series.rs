@@ -95,7 +95,7 @@ impl Rollup {
 
     /// Counts the points of one valid event into their series.
     ///
-    /// `tick` is the shard's coarse clock in milliseconds, never running backwards; it only tells how long a series has
+    /// `tick` is any number that never runs backwards, one a receive for a shard; it only tells how long a series has
     /// been silent. `timestamp` is the event's own. Texts are 1 to `TEXT_BYTES_MAX` bytes and values finite, as the
     /// decoder checked; a longer new text panics. An event may have more points of new series than `series_max`: each
     /// is counted, and evicts another.
@@ -172,7 +172,7 @@ impl Rollup {
         points: impl Iterator<Item = (&'a str, f64)>,
         mut note: impl FnMut(u32),
     ) {
-        // A series silent for exactly 2^32 ticks (49 days) keeps its place in the order of silence once too often.
+        // A series silent for exactly 2^32 ticks keeps its place in the order of silence once too often.
         let tick = tick as u32;
         // Once known, the id's symbol stays valid for the event: only `create` releases, and it first acquires anew.
         let mut source = self.texts.find(id);

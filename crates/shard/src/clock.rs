@@ -17,10 +17,6 @@ impl Instant {
         self.0
     }
 
-    pub(crate) fn milliseconds(self) -> u64 {
-        self.0 / 1_000_000
-    }
-
     /// Zero when `earlier` is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

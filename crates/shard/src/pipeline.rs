@@ -12,8 +12,9 @@ pub struct Pipeline {
     pub rollup: Rollup,
     /// Every number of the shard. Accepted events are in it from the next [`count`](Self::count) on.
     pub metrics: ShardMetrics,
-    /// The shard's coarse clock in milliseconds.
-    pub tick: u64,
+    /// Receives so far: the time by which the rollup tells who has been silent longest. A clock is too coarse for that: one
+    /// turn may bring more new names than the table holds, and would evict the series that report all the time.
+    tick: u64,
     accepted: Tally,
 }
 
@@ -64,8 +65,9 @@ impl Pipeline {
         self.metrics.add(cell::frames_rejected(reason), 1);
     }
 
-    /// Puts the events accepted since the last call into the metrics: once a receive, not once an event.
+    /// Ends a receive: puts the events accepted since the last call into the metrics.
     pub fn count(&mut self) {
+        self.tick += 1;
         let Tally { frames, points } = std::mem::take(&mut self.accepted);
         if frames > 0 {
             self.metrics.add(cell::FRAMES_ACCEPTED, frames);
