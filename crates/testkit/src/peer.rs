@@ -48,7 +48,11 @@ impl Peer {
         Self::of(TcpStream::connect(address).unwrap_or_else(|error| panic!("cannot connect to {address}: {error}")))
     }
 
-    fn of(stream: TcpStream) -> Self {
+    /// A peer over a connection that is open.
+    ///
+    /// # Panics
+    /// When the socket takes no options.
+    pub fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a fresh socket takes options");
         stream.set_read_timeout(Some(DEADLINE)).expect("a fresh socket takes options");
         stream.set_write_timeout(Some(DEADLINE)).expect("a fresh socket takes options");
