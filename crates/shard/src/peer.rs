@@ -124,6 +124,11 @@ impl PeerTable {
         Self { slots: Vec::with_capacity(slots_max), free: Vec::with_capacity(slots_max), slots_max }
     }
 
+    /// What [`new`](Self::new) allocates.
+    pub(crate) const fn bytes(slots_max: usize) -> usize {
+        slots_max * (size_of::<Option<Peer>>() + size_of::<usize>())
+    }
+
     /// The peer's slot. `None` when all slots are taken: then its socket is closed.
     pub(crate) fn insert(&mut self, peer: Peer) -> Option<usize> {
         if let Some(slot) = self.free.pop() {
