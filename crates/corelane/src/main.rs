@@ -1,15 +1,18 @@
 //! The `corelane` command: a thread-per-core telemetry ingestion server, and the tools around it.
 //!
 //! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted),
-//! `allocator`, `log`, `failure`; `send`, `decode`, `check` are commands of their own.
+//! `allocator`, `log`, `failure`; `plan` and `doctor` tell what `serve` will use and whether this host grants it;
+//! `send`, `decode`, `check` are commands of their own.
 
 mod allocator;
 mod check;
 mod config;
 mod decode;
+mod doctor;
 mod failure;
 mod host;
 mod log;
+mod plan;
 mod send;
 mod serve;
 
@@ -31,6 +34,8 @@ enum Command {
     Serve(config::SettingArgs),
     Send(send::SendArgs),
     Decode(decode::DecodeArgs),
+    Plan(plan::PlanArgs),
+    Doctor(doctor::DoctorArgs),
     Check(check::CheckArgs),
 }
 
@@ -39,6 +44,8 @@ fn main() -> ExitCode {
         Command::Serve(flags) => serve::run(flags),
         Command::Send(args) => send::run(args),
         Command::Decode(args) => decode::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Check(args) => check::run(&args),
     };
     match done {
