@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 /// Events kept. Older ones are only in the counters; each costs about 60 bytes.
 const EVENTS_MAX: usize = 256;
 
+/// What the events kept may take, with the one by which they pass their number and the room that a list grows by.
+pub(crate) const BYTES_MAX: usize = (EVENTS_MAX + 1).next_power_of_two() * size_of::<SecurityEvent>();
+
 /// The last security events of all shards.
 #[derive(Default)]
 pub(crate) struct EventLog {

@@ -239,7 +239,7 @@ const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest request header.
-const HEADER_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const HEADER_BYTES_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@
 //!
 //! In reading order: `plane` (drain, totals, health), `handle` (stop and readiness for other threads), `process` (what
 //! the kernel knows of us), `encode` (Prometheus and OpenMetrics text), `stats`, `events`, `sensors` (rounds of
-//! snapshots), `http` (router and connections).
+//! snapshots), `http` (router and connections), [`needs`] (what all that takes).
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ mod encode;
 mod events;
 mod handle;
 mod http;
+pub mod needs;
 mod plane;
 mod process;
 mod sensors;

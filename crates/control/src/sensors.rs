@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corelane_rollup::{LANE_PAGES, SeriesPage, SeriesView, SnapshotAsker};
+use corelane_rollup::{LANE_PAGES, SeriesPage, SeriesView, SnapshotAsker, TEXT_BYTES_MAX};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
@@ -21,7 +21,7 @@ pub(crate) const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Default and greatest number of series in one answer.
 const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: usize = 10_000;
+pub(crate) const LIMIT_MAX: usize = 10_000;
 
 /// Between two looks at the lanes. A shard fills up to `LANE_PAGES` pages meanwhile, about 2 000 series.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
@@ -139,6 +139,14 @@ async fn gather(ports: &mut [SeriesPort], number: u64) -> Round {
     }
     let series = merged.into_iter().map(|((id, sensor), stats)| Series { id, sensor, stats });
     Ok(Arc::new(series.collect()))
+}
+
+/// Heap bytes of a round with so many series at its end, all with the longest names: the table that merges them, which
+/// doubles, keeps an eighth free and is half as large again while it moves, and the list that becomes of it.
+pub(crate) fn round_bytes_max(series: usize) -> usize {
+    let slots = (series + series / 7 + 1).next_power_of_two();
+    let slot = size_of::<((Box<str>, Box<str>), Stats)>() + 1;
+    series * 2 * TEXT_BYTES_MAX + slots * slot * 3 / 2 + series * size_of::<Series>()
 }
 
 /// How far one shard is in a round.

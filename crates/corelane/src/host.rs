@@ -1,14 +1,41 @@
-//! What this host grants: cores, descriptors, locked memory, io_uring. Refuses to start where something is missing, with
-//! the number to set.
-
-use std::io;
+//! What a configuration comes to on this host: cores, buffers, connections. Refuses what does not fit, with the number
+//! to set. What else the host has to grant is asked by `doctor`.
 
 use corelane_pool::{BUFFER_BYTES, BUFFERS_MAX};
-use corelane_shard::limits::{CLOSING_MAX, POOL_BUFFERS_MIN};
+use corelane_shard::Limits;
+use corelane_shard::limits::POOL_BUFFERS_MIN;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Said};
 use crate::failure::Failure;
+use crate::plan;
+
+/// A configuration, settled: which cores, and what each shard may use.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) placement: Placement,
+    pub(crate) limits: Limits,
+}
+
+impl Setup {
+    /// On the cores that this process may use, with the connections that are asked for.
+    pub(crate) fn of(config: &Config) -> Result<Self, Failure> {
+        let placement = place(config)?;
+        let limits = Limits {
+            pool_buffers: pool_buffers(&config.pool_bytes, placement.data.len())?,
+            connections_max: config.max_connections.value,
+            connections_per_ip_max: config.max_connections_per_ip,
+            accepts_per_ip_max: config.max_accept_rate_per_ip,
+            rate_per_connection: config.max_rate_per_connection,
+            connection_age_max: config.max_connection_age,
+            series_max: config.max_series,
+            idle_timeout: config.idle_timeout,
+            frame_timeout: config.frame_timeout,
+            drain_timeout: config.drain_timeout,
+        };
+        Ok(Self { placement, limits })
+    }
+}
 
 /// Which core does what.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,17 +45,15 @@ pub(crate) struct Placement {
     pub(crate) control: usize,
 }
 
-/// Descriptors of a shard: listener, eventfd, receive ring, glommio's three rings, their eventfds and timers, with some to
-/// spare; and connections that linger.
-const DESCRIPTORS_PER_SHARD: u64 = 24 + CLOSING_MAX as u64;
-/// Descriptors of the rest: standard streams, the control plane's sockets (64 connections), reading /proc.
-const DESCRIPTORS_BESIDES: u64 = 104;
-
-/// Locked memory that a shard's rings need from hosts that count it.
-const LOCKED_BYTES_MIN: u64 = 512 * 1024;
+impl Placement {
+    /// The core that carries a shard and the control plane, if one does.
+    pub(crate) fn shared_core(&self) -> Option<usize> {
+        self.data.contains(&self.control).then_some(self.control)
+    }
+}
 
 /// Chooses the cores, from those that this process may use.
-pub(crate) fn place(config: &Config) -> Result<Placement, Failure> {
+fn place(config: &Config) -> Result<Placement, Failure> {
     let allowed: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
     place_among(&allowed, config.cores.as_ref(), config.control_core.as_ref())
@@ -65,7 +90,7 @@ fn place_among(
 }
 
 /// Buffers of each shard's pool.
-pub(crate) fn pool_buffers(pool_bytes: &Said<u64>, shards: usize) -> Result<usize, Failure> {
+fn pool_buffers(pool_bytes: &Said<u64>, shards: usize) -> Result<usize, Failure> {
     let buffers = usize::try_from(pool_bytes.value).unwrap_or(usize::MAX) / BUFFER_BYTES / shards;
     let kib = |buffers: usize| format!("{}KiB", buffers * BUFFER_BYTES * shards / 1024);
     if buffers < POOL_BUFFERS_MIN {
@@ -87,20 +112,30 @@ pub(crate) fn pool_buffers(pool_bytes: &Said<u64>, shards: usize) -> Result<usiz
     Ok(buffers)
 }
 
-/// Raises the descriptor limit to what is allowed, and fits the connections into it. The second value is a warning.
+/// Raises the descriptor limit to what is needed, as far as it is allowed, and fits the connections into it. The second
+/// value is a warning.
 pub(crate) fn connections_max(wanted: &Said<usize>, shards: usize) -> Result<(usize, Option<String>), Failure> {
     let limit = getrlimit(Resource::Nofile);
-    let hard = limit.maximum.unwrap_or(u64::MAX);
-    let needed = descriptors(wanted.value, shards);
-    if limit.current.is_some_and(|soft| soft < needed.min(hard)) {
+    let raised = plan::descriptors_max(wanted.value, shards).min(descriptors_allowed());
+    if limit.current.is_some_and(|soft| soft < raised) {
         // A failure shows below, as a limit that is too low.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(needed.min(hard)), maximum: limit.maximum });
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
     }
     fit_connections(wanted, shards, getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
 }
 
-fn fit_connections(wanted: &Said<usize>, shards: usize, granted: u64) -> Result<(usize, Option<String>), Failure> {
-    let needed = descriptors(wanted.value, shards);
+/// How far this process may raise its descriptor limit.
+pub(crate) fn descriptors_allowed() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
+/// Fits the connections into so many descriptors. The second value is a warning.
+pub(crate) fn fit_connections(
+    wanted: &Said<usize>,
+    shards: usize,
+    granted: u64,
+) -> Result<(usize, Option<String>), Failure> {
+    let needed = plan::descriptors_max(wanted.value, shards);
     if granted >= needed {
         return Ok((wanted.value, None));
     }
@@ -109,38 +144,12 @@ fn fit_connections(wanted: &Said<usize>, shards: usize, granted: u64) -> Result<
          LimitNOFILE={needed} in a unit)",
         wanted.value
     );
-    let possible = granted.saturating_sub(descriptors(0, shards)) as usize;
+    let possible = granted.saturating_sub(plan::descriptors_max(0, shards)) as usize;
     if wanted.is_stated() || possible == 0 {
         let lower = if possible > 0 { format!(" or set it to {possible} at most") } else { String::new() };
         return Err(Failure::usage(format!("{}: {mend}{lower}", wanted.source)));
     }
     Ok((possible, Some(format!("{mend}; going on with --max-connections {possible}"))))
-}
-
-fn descriptors(connections: usize, shards: usize) -> u64 {
-    connections as u64 + shards as u64 * DESCRIPTORS_PER_SHARD + DESCRIPTORS_BESIDES
-}
-
-/// Whether io_uring can be used as the shards use it.
-pub(crate) fn check_io_uring() -> Result<(), Failure> {
-    if getrlimit(Resource::Memlock).current.is_some_and(|bytes| bytes < LOCKED_BYTES_MIN) {
-        return Err(Failure::failed(format!(
-            "the limit of locked memory is under {} KiB; raise it (`ulimit -l 8192`, LimitMEMLOCK=8M in a unit)",
-            LOCKED_BYTES_MIN / 1024
-        )));
-    }
-    corelane_shard::probe().map_err(|error| {
-        let mend = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                "allow it: sysctl kernel.io_uring_disabled=0, and a seccomp profile that permits io_uring_setup, io_uring_enter \
-                 and io_uring_register (container runtimes block them by default)"
-            }
-            io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => "run Linux 6.1 or newer",
-            io::ErrorKind::OutOfMemory => "raise the limit of locked memory (`ulimit -l 8192`)",
-            _ => "Linux 6.1 or newer with io_uring is needed",
-        };
-        Failure::failed(format!("io_uring is not available: {error}; {mend}"))
-    })
 }
 
 /// `0-3,8`

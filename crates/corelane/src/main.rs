@@ -1,16 +1,18 @@
 //! The `corelane` command: a thread-per-core telemetry ingestion server, and the tools around it.
 //!
 //! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted), `sockets`
-//! and `takeover` (where listeners come from and go to),
-//! `reload`, `allocator`, `log`, `failure`; `send`, `decode`, `check` are commands of their own.
+//! and `takeover` (where listeners come from and go to), `reload`, `allocator`, `log`, `failure`; `plan` and `doctor` tell
+//! what `serve` will use and whether this host grants it; `send`, `decode`, `check` are commands of their own.
 
 mod allocator;
 mod check;
 mod config;
 mod decode;
+mod doctor;
 mod failure;
 mod host;
 mod log;
+mod plan;
 mod reload;
 mod send;
 mod serve;
@@ -35,6 +37,8 @@ enum Command {
     Serve(config::SettingArgs),
     Send(send::SendArgs),
     Decode(decode::DecodeArgs),
+    Plan(plan::PlanArgs),
+    Doctor(doctor::DoctorArgs),
     Check(check::CheckArgs),
 }
 
@@ -43,6 +47,8 @@ fn main() -> ExitCode {
         Command::Serve(flags) => serve::run(flags),
         Command::Send(args) => send::run(args),
         Command::Decode(args) => decode::run(args),
+        Command::Plan(args) => plan::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Check(args) => check::run(&args),
     };
     match done {

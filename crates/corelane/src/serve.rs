@@ -26,15 +26,17 @@ use signal_hook::iterator::Signals;
 
 use crate::allocator::{memory_use, thread_allocations};
 use crate::config::{Config, SettingArgs};
+use crate::doctor;
 use crate::failure::Failure;
-use crate::host::{self, Placement};
+use crate::host::{self, Placement, Setup};
 use crate::log;
+use crate::plan::Plan;
 use crate::reload::Reloader;
 use crate::sockets::Sockets;
 use crate::takeover::{Offer, Predecessor};
 
 /// Slots of a shard's TelemetryRing: several drains' worth at full load, 32 bytes each.
-const RING_SLOTS: usize = 16 * 1024;
+pub(crate) const RING_SLOTS: usize = 16 * 1024;
 const _: () = assert!(RING_SLOTS >= RING_SLOTS_MIN);
 
 /// How long starting may take before it is given up.
@@ -62,29 +64,18 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
     let config = Config::resolve(&flags)?;
     log::init(config.log_format);
-    let placement = host::place(&config)?;
-    let shards = placement.data.len();
-    let pool_buffers = host::pool_buffers(&config.pool_bytes, shards)?;
+    let mut setup = Setup::of(&config)?;
+    let shards = setup.placement.data.len();
     let (connections_max, warning) = host::connections_max(&config.max_connections, shards)?;
-    host::check_io_uring()?;
+    setup.limits.connections_max = connections_max;
+    doctor::require_grants(&Plan::of(&setup))?;
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
-    if placement.data.contains(&placement.control) {
-        tracing::warn!("core {} carries a shard and the control plane", placement.control);
+    let Setup { placement, limits } = setup;
+    if let Some(core) = placement.shared_core() {
+        tracing::warn!("core {core} carries a shard and the control plane");
     }
-    let limits = Limits {
-        pool_buffers,
-        connections_max,
-        connections_per_ip_max: config.max_connections_per_ip,
-        accepts_per_ip_max: config.max_accept_rate_per_ip,
-        rate_per_connection: config.max_rate_per_connection,
-        connection_age_max: config.max_connection_age,
-        series_max: config.max_series,
-        idle_timeout: config.idle_timeout,
-        frame_timeout: config.frame_timeout,
-        drain_timeout: config.drain_timeout,
-    };
     let sockets = Sockets::open(&config, shards)?;
     let offered = sockets.duplicates();
     let Sockets { data, control, predecessor, listen, control_address } = sockets;

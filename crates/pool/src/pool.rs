@@ -82,6 +82,11 @@ impl BufferPool {
         Ok(Self { shared: Rc::new(shared) })
     }
 
+    /// Heap bytes of the tables that [`new`](Self::new) makes for `count` buffers; the buffers are mapped, besides.
+    pub const fn table_bytes(count: usize) -> usize {
+        count * size_of::<(u16, Span)>() + Slabs::bytes(count)
+    }
+
     /// Takes the buffer that came home last; `None` when none is free but those kept back.
     pub fn acquire(&self) -> Option<PooledBuffer> {
         if self.shared.is_short() { None } else { self.acquire_kept_back() }
@@ -180,6 +185,13 @@ mod tests {
         drop(first);
         drop(second);
         assert_eq!(pool.acquire().unwrap().index(), 1);
+    }
+
+    #[test]
+    fn the_tables_take_the_bytes_that_are_told() {
+        let pool = BufferPool::new(7, 0).unwrap();
+        let free = pool.shared.free.borrow().capacity() * size_of::<(u16, Span)>();
+        assert_eq!(free + pool.shared.slabs.borrow().allocated_bytes(), BufferPool::table_bytes(7));
     }
 
     #[test]

@@ -65,6 +65,11 @@ impl Slabs {
         Self { slabs: (0..count).map(|_| None).collect(), open: std::array::from_fn(|_| Vec::with_capacity(count)) }
     }
 
+    /// What [`new`](Self::new) allocates.
+    pub(crate) const fn bytes(count: usize) -> usize {
+        count * (size_of::<Option<Slab>>() + CLASS_BYTES.len() * size_of::<u16>())
+    }
+
     fn cut(&mut self, index: u16, span: Span, class: usize) {
         let open_at = self.open[class].len();
         self.open[class].push(index);
@@ -85,6 +90,12 @@ impl Slabs {
         #[allow(unsafe_code, reason = "the bitmap above is the proof that slots do not overlap")]
         let span = unsafe { slab.span.part(slot as usize * bytes, bytes) };
         (span, index, slot as u8)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn allocated_bytes(&self) -> usize {
+        self.slabs.capacity() * size_of::<Option<Slab>>()
+            + self.open.iter().map(|open| open.capacity() * size_of::<u16>()).sum::<usize>()
     }
 
     /// Takes a slot back; returns the slab's buffer when that was the last one out.

@@ -13,4 +13,4 @@
 mod ring;
 mod sync;
 
-pub use ring::{Drain, Recorder, telemetry_ring};
+pub use ring::{Drain, Recorder, ring_bytes, telemetry_ring};

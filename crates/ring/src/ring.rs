@@ -46,6 +46,16 @@ pub fn telemetry_ring<const WORDS: usize>(capacity: usize) -> (Recorder<WORDS>, 
     (Recorder { shared: Arc::clone(&shared), written: 0 }, Drain { shared, next: 0, delivered: 0 })
 }
 
+/// What [`telemetry_ring`] allocates for `capacity` slots, in bytes, all of it written when the ring is made.
+///
+/// # Panics
+///
+/// As [`telemetry_ring`].
+pub const fn ring_bytes<const WORDS: usize>(capacity: usize) -> usize {
+    let capacity = capacity.checked_next_power_of_two().expect("a ring's capacity, rounded up, fits a usize");
+    size_of::<Shared<WORDS>>() + capacity * size_of::<Slot<WORDS>>()
+}
+
 /// The writing end, held by one shard.
 ///
 /// There is one for each ring, and recording takes it by `&mut`. That is what makes the stores of [`record`] the only
@@ -219,6 +229,19 @@ impl<const WORDS: usize> Slot<WORDS> {
         // R3. A word that a later position stored brings that position's claim with it, and the load below sees it.
         fence(Ordering::Acquire);
         (self.owner.load(Ordering::Relaxed), words)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ring_takes_the_bytes_that_are_told() {
+        let (recorder, _drain) = telemetry_ring::<3>(100);
+        let slots = size_of_val(&*recorder.shared.slots);
+        assert_eq!(slots, 128 * 32);
+        assert_eq!(slots + size_of_val(&*recorder.shared), ring_bytes::<3>(100));
     }
 }
 

@@ -93,6 +93,11 @@ impl Rollup {
             + symbols_max(texts_max(series_max)) * size_of::<u32>()
     }
 
+    /// What [`with_shapes`](Self::with_shapes) allocates for shapes, in bytes.
+    pub const fn shapes_bytes_max(shapes: usize, points_max: usize) -> usize {
+        shapes * (points_max * size_of::<u32>() + size_of::<(usize, u64)>())
+    }
+
     /// Counts the points of one valid event into their series.
     ///
     /// `tick` is any number that never runs backwards, one a receive for a shard; it only tells how long a series has

@@ -85,5 +85,7 @@ fn planned_memory_is_what_is_allocated() {
         let (calls, _rollup) = calls_of(|| Rollup::new(series_max));
         assert_eq!(calls.bytes, Rollup::memory_bytes_max(series_max) as u64, "series_max {series_max}");
     }
+    let (calls, _rollup) = calls_of(|| Rollup::with_shapes(2, 8, 3));
+    assert_eq!(calls.bytes, (Rollup::memory_bytes_max(2) + Rollup::shapes_bytes_max(8, 3)) as u64);
     assert_eq!(calls_of(SeriesPage::new).0.bytes, PAGE_BYTES_MAX as u64);
 }

@@ -33,8 +33,17 @@ pub(crate) struct Entry(u32);
 impl AddressTable {
     /// A table for so many addresses at a time; it is made four times as large, so that room is always near.
     pub(crate) fn new(addresses: usize) -> Self {
-        let buckets = (4 * addresses).div_ceil(WAYS).max(PROBES).next_power_of_two();
-        Self { buckets: (0..buckets).map(|_| Bucket::default()).collect(), hasher: RandomState::new() }
+        let buckets = (0..Self::buckets(addresses)).map(|_| Bucket::default());
+        Self { buckets: buckets.collect(), hasher: RandomState::new() }
+    }
+
+    /// What [`new`](Self::new) allocates.
+    pub(crate) fn bytes(addresses: usize) -> usize {
+        Self::buckets(addresses) * size_of::<Bucket>()
+    }
+
+    fn buckets(addresses: usize) -> usize {
+        (4 * addresses).div_ceil(WAYS).max(PROBES).next_power_of_two()
     }
 
     /// Moves the state of `address` on: `next` gets the present one, `None` for an address that is not here, and gives the

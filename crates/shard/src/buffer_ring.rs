@@ -43,6 +43,16 @@ impl BufferRing {
         Ok(Self { map, entries, tail: 0, lent, lent_count: 0 })
     }
 
+    /// Bytes of the entries that are shared with the kernel.
+    pub(crate) const fn shared_bytes(lent_max: usize) -> usize {
+        lent_max.next_power_of_two() * size_of::<BufRingEntry>()
+    }
+
+    /// Heap bytes of the table by buffer.
+    pub(crate) const fn table_bytes(pool_buffers: usize) -> usize {
+        pool_buffers * size_of::<Option<PooledBuffer>>()
+    }
+
     /// Buffers that the kernel can still fill.
     pub(crate) fn len(&self) -> usize {
         self.lent_count

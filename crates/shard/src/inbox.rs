@@ -45,6 +45,11 @@ impl InboxTable {
         Self { entries: (0..pool_buffers).map(|_| None).collect() }
     }
 
+    /// What [`new`](Self::new) allocates.
+    pub(crate) const fn bytes(pool_buffers: usize) -> usize {
+        pool_buffers * size_of::<Option<(Received, Option<u16>)>>()
+    }
+
     pub(crate) fn push_back(&mut self, inbox: &mut Inbox, received: Received) {
         let index = received.buffer.index();
         self.entries[usize::from(index)] = Some((received, None));

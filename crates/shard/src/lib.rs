@@ -5,7 +5,7 @@
 //! The only crate that knows glommio and io_uring.
 //!
 //! Reading order:
-//! - [`limits`]: every bound, what it costs and what moves with it;
+//! - [`limits`]: every bound, what it costs and what moves with it; [`needs`]: what they come to;
 //! - `connection`: the life of a frame, without I/O; `carry` keeps the start of a frame that was cut, `pipeline` decides
 //!   and counts a whole one;
 //! - `shard`: one turn of the loop, from completions to the buffers' way home; `peer` is a connection with its socket;
@@ -28,6 +28,7 @@ pub mod limits;
 mod link;
 mod listener;
 mod moderation;
+pub mod needs;
 mod parker;
 mod peer;
 mod pipeline;

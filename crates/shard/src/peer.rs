@@ -137,6 +137,11 @@ impl PeerTable {
         Self { slots: Vec::with_capacity(slots_max), free: Vec::with_capacity(slots_max), slots_max }
     }
 
+    /// What [`new`](Self::new) allocates.
+    pub(crate) const fn bytes(slots_max: usize) -> usize {
+        slots_max * (size_of::<Option<Peer>>() + size_of::<usize>())
+    }
+
     /// The peer's slot; the peer itself when all are taken.
     #[allow(clippy::result_large_err, reason = "it comes back only to be refused")]
     pub(crate) fn insert(&mut self, peer: Peer) -> Result<usize, Peer> {

@@ -76,10 +76,11 @@ impl ShardThread {
     }
 }
 
-/// Locked memory that glommio registers for files; a shard has none that are opened with O_DIRECT.
-const EXECUTOR_IO_MEMORY: usize = 64 * 1024;
+/// Locked memory that glommio registers for files, with each of its rings; a shard has no file that is opened with
+/// O_DIRECT. Glommio takes no less.
+pub(crate) const EXECUTOR_IO_MEMORY: usize = 64 * 1024;
 /// Glommio's own rings carry a timer and an eventfd.
-const EXECUTOR_RING_DEPTH: usize = 256;
+pub(crate) const EXECUTOR_RING_DEPTH: usize = 256;
 
 /// Starts a shard on its core.
 ///

@@ -15,6 +15,9 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// What [`new`](Self::new) allocates, in bytes.
+    pub const MEMORY_BYTES: usize = Scratch::BYTES;
+
     /// A decoder with scratch for the largest event there can be.
     #[allow(clippy::new_without_default, reason = "it allocates 128 KiB, which a default should not do unseen")]
     pub fn new() -> Self {

@@ -54,6 +54,9 @@ struct Span {
 const _: () = assert!(size_of::<PointSpans>() == 32, "POINTS_MAX states what a point costs");
 
 impl Scratch {
+    /// What [`new`](Self::new) allocates.
+    pub(crate) const BYTES: usize = POINTS_MAX * size_of::<PointSpans>() + MAX_FRAME_SIZE;
+
     pub(crate) fn new() -> Self {
         Self { points: Vec::with_capacity(POINTS_MAX), joined: String::with_capacity(MAX_FRAME_SIZE) }
     }

@@ -95,6 +95,9 @@ pub(crate) struct Match {
 }
 
 impl SkeletonTable {
+    /// What [`new`](Self::new) allocates, in bytes; a slot is touched when its source comes.
+    pub const MEMORY_BYTES: usize = SKELETONS * size_of::<Slot>() + size_of::<[[SkeletonSlot; WAYS]; SETS]>();
+
     /// An empty table.
     #[allow(clippy::new_without_default, reason = "it reserves 16 MiB, which a default should not do unseen")]
     pub fn new() -> Self {

@@ -113,3 +113,9 @@ fn the_counter_counts() {
         "a table is its slots and its sets"
     );
 }
+
+#[test]
+fn what_is_made_at_start_takes_the_bytes_that_are_told() {
+    assert_eq!(calls_of(Decoder::new).0.bytes, Decoder::MEMORY_BYTES as u64);
+    assert_eq!(calls_of(SkeletonTable::new).0.bytes, SkeletonTable::MEMORY_BYTES as u64);
+}

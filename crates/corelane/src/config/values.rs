@@ -24,7 +24,7 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// `0-3,8`: each core once, in order.
-pub(super) fn core_list(text: &str) -> Result<Vec<usize>, String> {
+pub(crate) fn core_list(text: &str) -> Result<Vec<usize>, String> {
     let mend = "write core numbers and ranges, as 0-3,8";
     let number = |text: &str| text.trim().parse::<usize>().map_err(|_| format!("is not a list of cores; {mend}"));
     let mut cores = Vec::new();
