@@ -11,20 +11,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
-use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, ShardPort};
+use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, Protection, ShardPort, TokenSource};
 use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
 use corelane_ring::telemetry_ring;
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
 use corelane_shard::{Limits, LoadTable, ShardConfig, ShardLink, ShardThread, bind_listeners};
+use corelane_tls::{CertificateSource, LoadError};
 use corelane_wire::RejectReason;
 use crossbeam_queue::ArrayQueue;
 use rustix::thread::{MembarrierCommand, membarrier};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::allocator::{memory_use, thread_allocations};
-use crate::config::{Config, SettingArgs};
+use crate::config::{Config, Said, SettingArgs};
 use crate::failure::Failure;
 use crate::host::{self, Placement};
 use crate::log;
@@ -72,6 +73,8 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         frame_timeout: config.frame_timeout,
         drain_timeout: config.drain_timeout,
     };
+    let protection = protection(&config)?;
+    warn_if_exposed(config.control, &protection);
     let control_listener =
         TcpListener::bind(config.control).map_err(|error| cannot_listen("--control", config.control, &error))?;
     let listeners = bind_data_port(config.listen, shards, config.backlog)
@@ -80,10 +83,10 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let control = local_address(&control_listener)?;
 
     let (events, inbox) = channel();
-    watch_signals(events.clone())?;
-    let (ports, links, threads) = start_shards(&placement, &limits, listeners, &events)?;
     let handle = ControlHandle::new();
-    let plane = start_control(placement.control, ports, control_listener, handle.clone(), events)?;
+    watch_signals(events.clone(), handle.clone())?;
+    let (ports, links, threads) = start_shards(&placement, &limits, listeners, &events)?;
+    let plane = start_control(placement.control, ports, control_listener, protection, handle.clone(), events)?;
     let mut outcome = wait_until_ready(&inbox, shards, &handle);
     if let Ok(Ready::Never { accepting }) = outcome {
         // A shard that does not come up does not stop when asked to either: the process ends without it.
@@ -111,7 +114,8 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     handle.stop();
     match plane.join() {
         Ok(Ok(totals)) => log_totals(&totals),
-        Ok(Err(error)) => outcome = outcome.and(Err(Failure::failed(format!("the control plane failed: {error}")))),
+        // More than that it ended, as with a shard.
+        Ok(Err(error)) => outcome = Err(Failure::failed(format!("the control plane failed: {error}"))),
         Err(_) => outcome = outcome.and(Err(Failure::failed("the control plane failed: internal error"))),
     }
     outcome.map(|_| ())
@@ -196,6 +200,7 @@ fn start_control(
     core: usize,
     ports: Vec<ShardPort>,
     listener: TcpListener,
+    protection: Protection,
     handle: ControlHandle,
     events: Sender<Event>,
 ) -> Result<thread::JoinHandle<io::Result<Totals>>, Failure> {
@@ -204,6 +209,7 @@ fn start_control(
         revision: env!("CORELANE_REVISION"),
         memory: memory_use,
         http: HttpLimits::default(),
+        protection,
     };
     let run = move || {
         // Runs when dropped, be it by a panic.
@@ -219,19 +225,53 @@ fn start_control(
         .map_err(|error| Failure::failed(format!("cannot start the control plane: {error}")))
 }
 
-/// Turns signals into events; a second one ends the process at once.
-fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM]).map_err(|error| Failure::failed(format!("cannot watch signals: {error}")))?;
+/// Reads the files that protect the control port.
+fn protection(config: &Config) -> Result<Protection, Failure> {
+    let wrong = |flag: &Said<_>, error: LoadError| Failure::usage(format!("{}: {error}", flag.source));
+    let mut protection = Protection::default();
+    if let Some(files) = &config.control_tls {
+        let source = CertificateSource::load(files.certificate.value.clone(), files.key.value.clone());
+        protection.certificates = Some(Arc::new(source.map_err(|error| wrong(&files.certificate, error))?));
+    }
+    if let Some(file) = &config.control_token_file {
+        let source = TokenSource::load(file.value.clone()).map_err(|error| wrong(file, error))?;
+        protection.token = Some(Arc::new(source));
+    }
+    Ok(protection)
+}
+
+fn warn_if_exposed(control: SocketAddr, protection: &Protection) {
+    let lacks = match (&protection.certificates, &protection.token) {
+        (Some(_), Some(_)) => return,
+        (None, None) => "neither TLS nor a token",
+        (None, Some(_)) => "no TLS, so that its token can be read on the way",
+        (Some(_), None) => "no token",
+    };
+    if !control.ip().is_loopback() {
+        tracing::warn!(
+            "the control port {control} can be reached from other hosts and has {lacks}; set --control-tls-cert, \
+             --control-tls-key and --control-token-file"
+        );
+    }
+}
+
+/// Turns signals into events and wishes; a second one to stop ends the process at once.
+fn watch_signals(events: Sender<Event>, control: ControlHandle) -> Result<(), Failure> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])
+        .map_err(|error| Failure::failed(format!("cannot watch signals: {error}")))?;
     let watch = move || {
-        let mut received = signals.forever();
-        if let Some(signal) = received.next() {
-            tracing::info!(signal, "stopping: finishing what has arrived; a second signal ends at once");
-            let _ = events.send(Event::Signal);
-        }
-        if received.next().is_some() {
-            tracing::error!("second signal: ended without finishing");
-            std::process::exit(1);
+        let mut stopping = false;
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                control.reload();
+            } else if stopping {
+                tracing::error!("second signal: ended without finishing");
+                std::process::exit(1);
+            } else {
+                stopping = true;
+                tracing::info!(signal, "stopping: finishing what has arrived; a second signal ends at once");
+                let _ = events.send(Event::Signal);
+            }
         }
     };
     let started = thread::Builder::new().name("signals".into()).spawn(watch);
