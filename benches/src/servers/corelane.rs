@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
-use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, MemoryUse, ShardPort};
+use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, MemoryUse, Protection, ShardPort};
 use corelane_ring::telemetry_ring;
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
@@ -82,6 +82,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
         revision: "bench",
         memory: MemoryUse::default,
         http: HttpLimits::default(),
+        protection: Protection::default(),
     };
     let control_core = host::cores().1;
     let handle = ControlHandle::new();

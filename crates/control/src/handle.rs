@@ -1,4 +1,4 @@
-//! How the other threads of the process speak to the control plane: two flags in, one out.
+//! How the other threads of the process speak to the control plane: two flags and a wish in, one flag out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,8 @@ pub struct ControlHandle {
 struct Shared {
     draining: AtomicBool,
     ready: AtomicBool,
+    /// Holds a permit from the wish until it is met.
+    reload: Notify,
     /// Holds a permit once stopped, so that a stop before the start is not missed.
     stop: Notify,
 }
@@ -36,6 +38,11 @@ impl ControlHandle {
         self.shared.stop.notify_one();
     }
 
+    /// Reads the certificate and the token again, changed or not. Does not wait for it; the log tells how it went.
+    pub fn reload(&self) {
+        self.shared.reload.notify_one();
+    }
+
     /// Whether the control plane serves and has heard of every shard that it accepts. Never turns back to false.
     pub fn is_ready(&self) -> bool {
         self.shared.ready.load(Ordering::Acquire)
@@ -47,6 +54,10 @@ impl ControlHandle {
 
     pub(crate) fn set_ready(&self) {
         self.shared.ready.store(true, Ordering::Release);
+    }
+
+    pub(crate) async fn reload_asked(&self) {
+        self.shared.reload.notified().await;
     }
 
     pub(crate) async fn stopped(&self) {

@@ -1,182 +1,109 @@
-//! The HTTP side: paths, and connections that can stall or break without hurting anyone.
+//! The paths: who may ask, what is answered.
 //!
-//! A peer that does not finish its request header is closed after the header timeout, one that does not take its answer
-//! after the answer timeout (the kernel's user timeout, which counts while data is unacknowledged or its window is
-//! shut), and no more connections are open at once than the limit; further ones wait in the accept queue.
+//! Everything but `/healthz` and `/readyz` needs the token, if there is one: also paths that do not exist. Nothing takes
+//! a body; a short one is skipped, and a long one refused unread.
 
-use std::io;
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::body::HttpBody;
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Json, Response};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{AppendHeaders, IntoResponse, Json, Response};
 use axum::routing::get;
-use corelane_metrics::Totals;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use socket2::SockRef;
-use tokio::sync::Semaphore;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::encode::{OPEN_METRICS_TEXT, PROMETHEUS_TEXT, Scrape};
-use crate::sensors::{self, SensorsDesk, SensorsQuery, WAIT_MAX};
-use crate::stats::stats_json;
-use crate::{ControlHandle, ControlPlane};
+use crate::TokenSource;
+use crate::answers::{AnswerDesk, Question};
+use crate::sensors::{SensorsDesk, SensorsQuery, WAIT_MAX};
 
-/// Bounds of the HTTP side.
-#[derive(Clone, Copy, Debug)]
-pub struct HttpLimits {
-    /// Connections open at once. Each may hold 16 KiB of request header, and an answer that its peer has not taken yet.
-    pub connections_max: usize,
-    /// From the start of waiting for a request to the end of its header; so it also ends idle connections. The default
-    /// is longer than a common scrape interval of 10 s.
-    pub header_timeout: Duration,
-    /// How long a peer may take nothing of its answer.
-    pub answer_timeout: Duration,
+/// Where the paths get their answers.
+pub(crate) struct Desks {
+    pub(crate) answers: AnswerDesk,
+    pub(crate) sensors: SensorsDesk,
 }
 
-impl Default for HttpLimits {
-    fn default() -> Self {
-        Self { connections_max: 64, header_timeout: Duration::from_secs(12), answer_timeout: Duration::from_secs(10) }
-    }
-}
-
-impl ControlPlane {
-    /// Serves until [`ControlHandle::stop`], on the calling thread, and returns the last totals.
-    ///
-    /// # Errors
-    /// When the runtime cannot be set up on the listener.
-    pub fn run(self, listener: TcpListener, handle: ControlHandle) -> io::Result<Totals> {
-        listener.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        runtime.block_on(serve(self, listener, handle))
-    }
-}
-
-struct App {
-    /// Only ever locked by the one thread of the runtime, and never across an `await`: a lock nobody waits for.
-    plane: Mutex<ControlPlane>,
-    desk: SensorsDesk,
-    handle: ControlHandle,
-}
-
-impl App {
-    /// The plane with everything drained that the shards have handed out by now.
-    fn drained(&self) -> MutexGuard<'_, ControlPlane> {
-        // A panic in one answer leaves whole numbers behind.
-        let mut plane = self.plane.lock().unwrap_or_else(PoisonError::into_inner);
-        plane.drain_once();
-        plane
-    }
-}
-
-async fn serve(mut plane: ControlPlane, listener: TcpListener, handle: ControlHandle) -> io::Result<Totals> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let limits = plane.config.http;
-    let (desk, rounds) = sensors::desk(std::mem::take(&mut plane.series));
-    let app = Arc::new(App { plane: Mutex::new(plane), desk, handle: handle.clone() });
-    tokio::spawn(rounds);
-    tokio::spawn(drain_at_intervals(Arc::clone(&app)));
-
-    let connections = GracefulShutdown::new();
-    tokio::select! {
-        () = accept(listener, router(Arc::clone(&app)), limits, &connections) => (),
-        () = handle.stopped() => (),
-    }
-    // Answers that take longer are cut off; the process is about to end.
-    let _ = timeout(LAST_ANSWERS_MAX, connections.shutdown()).await;
-    Ok(app.drained().totals().clone())
-}
-
-async fn drain_at_intervals(app: Arc<App>) {
-    let mut ticks = interval(DRAIN_INTERVAL_STARTING);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while app.drained().not_ready(false).is_some() {
-        ticks.tick().await;
-    }
-    app.handle.set_ready();
-    ticks = interval(DRAIN_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        drop(app.drained());
-    }
-}
-
-/// Accepts for ever.
-async fn accept(listener: tokio::net::TcpListener, router: Router, limits: HttpLimits, connections: &GracefulShutdown) {
-    let places = Arc::new(Semaphore::new(limits.connections_max));
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(HEADER_BYTES_MAX);
-    loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, mostly: the accept queue stays readable, so do not spin on it.
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        if SockRef::from(&stream).set_tcp_user_timeout(Some(limits.answer_timeout)).is_err() {
-            // The peer is gone already.
-            continue;
-        }
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            // However it ended, timeouts and resets included, the peer alone is concerned.
-            let _ = connection.await;
-            drop(place);
-        });
-    }
-}
-
-fn router(app: Arc<App>) -> Router {
-    Router::new()
+pub(crate) fn router(desks: Desks, token: Option<Arc<TokenSource>>) -> Router {
+    let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/api/v1/stats", get(stats))
         .route("/api/v1/sensors", get(sensors))
-        .route("/api/v1/events", get(events))
+        .route("/api/v1/events", get(events));
+    #[cfg(test)]
+    let router = router.route("/panic", get(async || -> Response { panic!("a test breaks a request") }));
+    router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(app)
+        .layer(from_fn_with_state(token, admit))
+        .with_state(Arc::new(desks))
 }
 
 const PATHS: &str = "/metrics, /healthz, /readyz, /api/v1/stats, /api/v1/sensors, /api/v1/events";
 
-async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let scrape = Scrape::gather(&app.drained());
-    if wants_open_metrics(&headers) {
-        ([(header::CONTENT_TYPE, OPEN_METRICS_TEXT)], scrape.into_open_metrics()).into_response()
-    } else {
-        ([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], scrape.to_prometheus()).into_response()
+/// Probes have no place for a secret, and learn nothing that they could not find out by connecting.
+const PATHS_FOR_ALL: [&str; 2] = ["/healthz", "/readyz"];
+
+/// Longest body that is skipped rather than refused.
+const BODY_BYTES_MAX: u64 = 4 * 1024;
+
+async fn admit(State(token): State<Option<Arc<TokenSource>>>, request: Request, next: Next) -> Response {
+    let is_for_all = PATHS_FOR_ALL.contains(&request.uri().path());
+    if let Some(token) = token
+        && !is_for_all
+        && !token.admits(request.headers())
+    {
+        // Clients that know one way of asking only look for theirs.
+        let ways = ["Bearer realm=\"corelane\"", "Basic realm=\"corelane\", charset=\"UTF-8\""];
+        let error = "this needs the token: `Authorization: Bearer TOKEN`, or any user name with the token as password";
+        let ways = AppendHeaders(ways.map(|way| (header::WWW_AUTHENTICATE, way)));
+        return (ways, failure(StatusCode::UNAUTHORIZED, error)).into_response();
+    }
+    let refused = match request.body().size_hint().upper() {
+        Some(bytes) if bytes <= BODY_BYTES_MAX => return next.run(request).await,
+        Some(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        None => StatusCode::LENGTH_REQUIRED,
+    };
+    let error = format!("nothing here takes a body; send none, or {BODY_BYTES_MAX} bytes at most with their length");
+    ([(header::CONNECTION, "close")], failure(refused, &error)).into_response()
+}
+
+async fn metrics(State(desks): State<Arc<Desks>>, headers: HeaderMap) -> Response {
+    let question = if wants_open_metrics(&headers) { Question::OpenMetrics } else { Question::Metrics };
+    ask(&desks, question).await
+}
+
+async fn healthz(State(desks): State<Arc<Desks>>) -> Response {
+    ask(&desks, Question::Health).await
+}
+
+async fn readyz(State(desks): State<Arc<Desks>>) -> Response {
+    ask(&desks, Question::Readiness).await
+}
+
+async fn stats(State(desks): State<Arc<Desks>>) -> Response {
+    ask(&desks, Question::Stats).await
+}
+
+async fn events(State(desks): State<Arc<Desks>>) -> Response {
+    ask(&desks, Question::Events).await
+}
+
+async fn ask(desks: &Desks, question: Question) -> Response {
+    match desks.answers.ask(question).await {
+        Some(answer) => answer.into_response(),
+        None => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal error; the log has more"),
     }
 }
 
-async fn healthz(State(app): State<Arc<App>>) -> Response {
-    verdict(app.drained().unhealthy(), "healthy")
-}
-
-async fn readyz(State(app): State<Arc<App>>) -> Response {
-    verdict(app.drained().not_ready(app.handle.is_draining()), "ready")
-}
-
-async fn stats(State(app): State<Arc<App>>) -> Response {
-    Json(stats_json(&app.drained())).into_response()
-}
-
-async fn sensors(State(app): State<Arc<App>>, Query(parameters): Query<Vec<(String, String)>>) -> Response {
+async fn sensors(State(desks): State<Arc<Desks>>, Query(parameters): Query<Vec<(String, String)>>) -> Response {
     let query = match SensorsQuery::parse(&parameters) {
         Ok(query) => query,
         Err(error) => return failure(StatusCode::BAD_REQUEST, &error),
     };
-    match app.desk.next_round().await {
+    match desks.sensors.next_round().await {
         Some(Ok(series)) => Json(query.select(&series)).into_response(),
         Some(Err(shard)) => failure(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -189,23 +116,12 @@ async fn sensors(State(app): State<Arc<App>>, Query(parameters): Query<Vec<(Stri
     }
 }
 
-async fn events(State(app): State<Arc<App>>) -> Response {
-    Json(app.drained().events.to_json()).into_response()
-}
-
 async fn unknown_path(uri: Uri) -> Response {
     failure(StatusCode::NOT_FOUND, &format!("there is nothing at {}; the paths are {PATHS}", uri.path()))
 }
 
 async fn wrong_method(method: Method) -> Response {
     failure(StatusCode::METHOD_NOT_ALLOWED, &format!("{method} is not allowed here; use GET or HEAD"))
-}
-
-fn verdict(reason: Option<String>, good: &str) -> Response {
-    match reason {
-        None => format!("{good}\n").into_response(),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
-    }
 }
 
 fn failure(status: StatusCode, error: &str) -> Response {
@@ -228,18 +144,6 @@ fn wants_open_metrics(headers: &HeaderMap) -> bool {
     let open_metrics = weight("application/openmetrics-text");
     open_metrics > 0.0 && open_metrics >= weight("text/plain")
 }
-
-/// Between two drains. A ring of 1 024 slots holds more samples than a shard flushes in that time, mostly; what is
-/// overwritten costs no count.
-const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
-/// The same until every shard accepts, so that the start is not held up.
-const DRAIN_INTERVAL_STARTING: Duration = Duration::from_millis(10);
-/// How long answers under way may take after the stop.
-const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
-/// After a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Longest request header.
-pub(crate) const HEADER_BYTES_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -4,22 +4,29 @@
 //! losing this thread does not stop ingest. It never sees a data-plane socket, buffer or frame, and keeps no history
 //! but the last security events.
 //!
-//! In reading order: `plane` (drain, totals, health), `handle` (stop and readiness for other threads), `process` (what
-//! the kernel knows of us), `encode` (Prometheus and OpenMetrics text), `stats`, `events`, `sensors` (rounds of
-//! snapshots), `http` (router and connections), [`needs`] (what all that takes).
+//! In reading order: `plane` (drain, totals, health), `handle` (stop, reload and readiness for other threads), `process`
+//! (what the kernel knows of us), `encode` (Prometheus and OpenMetrics text), `stats`, `events`, `sensors` (rounds of
+//! snapshots), `answers` (drains, and what is told of each), `protection` (who may ask), `http` (paths), `connections`
+//! (places, and who has to leave), `peer` (one connection), `server` (all of it running), [`needs`] (what all that takes).
 
 #![forbid(unsafe_code)]
 
+mod answers;
+mod connections;
 mod encode;
 mod events;
 mod handle;
 mod http;
 pub mod needs;
+mod peer;
 mod plane;
 mod process;
+mod protection;
 mod sensors;
+mod server;
 mod stats;
 
+pub use connections::HttpLimits;
 pub use handle::ControlHandle;
-pub use http::HttpLimits;
 pub use plane::{ControlConfig, ControlPlane, MemoryUse, ShardPort};
+pub use protection::{Protection, TokenSource};

@@ -4,7 +4,7 @@ use corelane_rollup::{LANE_PAGES, PAGE_BYTES_MAX, TEXT_BYTES_MAX};
 
 use crate::HttpLimits;
 use crate::events;
-use crate::http::HEADER_BYTES_MAX;
+use crate::peer::HEADER_BYTES_MAX;
 use crate::sensors::{self, LIMIT_MAX};
 
 /// Bytes of the control plane, by what they are for. All of it is heap, and nearly nothing of it is there while nobody

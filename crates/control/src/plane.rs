@@ -8,9 +8,9 @@ use corelane_ring::Drain;
 use corelane_rollup::SnapshotAsker;
 use crossbeam_queue::ArrayQueue;
 
-use crate::HttpLimits;
 use crate::events::EventLog;
 use crate::sensors::SeriesPort;
+use crate::{HttpLimits, Protection};
 
 /// The control plane's ends of what it shares with one shard.
 pub struct ShardPort {
@@ -34,7 +34,7 @@ pub struct MemoryUse {
 }
 
 /// What the control plane is told at start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ControlConfig {
     /// Version of the program.
     pub version: &'static str,
@@ -44,6 +44,8 @@ pub struct ControlConfig {
     pub memory: fn() -> MemoryUse,
     /// Bounds of the HTTP side.
     pub http: HttpLimits,
+    /// Who may ask.
+    pub protection: Protection,
 }
 
 /// Drains every shard's ring and keeps the sums.
@@ -55,6 +57,9 @@ pub struct ControlPlane {
     shards: Vec<ShardEnds>,
     /// Taken by the round task when the control plane begins to serve.
     pub(crate) series: Vec<SeriesPort>,
+    /// Breaks the next drain.
+    #[cfg(test)]
+    pub(crate) panic_in_drain: Arc<std::sync::atomic::AtomicBool>,
 }
 
 struct ShardEnds {
@@ -76,11 +81,22 @@ impl ControlPlane {
                 (ends, SeriesPort { asker: port.series, wake: port.wake })
             })
             .unzip();
-        Self { config, started, totals, events: EventLog::default(), shards, series }
+        Self {
+            config,
+            started,
+            totals,
+            events: EventLog::default(),
+            shards,
+            series,
+            #[cfg(test)]
+            panic_in_drain: Arc::default(),
+        }
     }
 
     /// Takes over every sample and security event that the shards have handed out.
     pub fn drain_once(&mut self) {
+        #[cfg(test)]
+        assert!(!self.panic_in_drain.load(std::sync::atomic::Ordering::Relaxed), "a test breaks the drain");
         for (shard, ends) in self.shards.iter_mut().enumerate() {
             let count = ends.samples.drain(|words| {
                 // Words that are no sample would be a fault of ours; they are counted as delivered and change nothing.

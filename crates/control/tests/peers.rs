@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,37 +13,98 @@ use corelane_control::HttpLimits;
 use socket2::{Domain, SockRef, Socket, Type};
 use support::Server;
 
-/// One connection at a time: an answer to anybody shows that the peer before was let go.
-fn one_place() -> HttpLimits {
+/// Many places, held for short times.
+fn impatient() -> HttpLimits {
     HttpLimits {
-        connections_max: 1,
         header_timeout: Duration::from_millis(400),
+        idle_timeout: Duration::from_millis(800),
         answer_timeout: Duration::from_millis(600),
+        ..HttpLimits::default()
+    }
+}
+
+/// Few places, and nobody's time is ever up.
+fn crowded() -> HttpLimits {
+    let long = Duration::from_secs(600);
+    HttpLimits { connections_max: 4, header_timeout: long, idle_timeout: long, answer_timeout: long }
+}
+
+/// Reads to the end of a connection, be it a reset, and tells how many bytes came and how long it took.
+fn read_to_end(stream: &mut TcpStream) -> (usize, Duration) {
+    let (started, mut count, mut bytes) = (Instant::now(), 0, [0; 4096]);
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("the connection is still open: {error}"),
+        }
+    }
+    (count, started.elapsed())
+}
+
+/// Asks over a kept connection, and reads an answer that ends so.
+fn ask(stream: &mut TcpStream, request: &str, end: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(end.as_bytes()) {
+        let mut bytes = [0; 512];
+        let count = stream.read(&mut bytes).unwrap();
+        assert!(count > 0, "the connection stays open");
+        answer.extend_from_slice(&bytes[..count]);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+const ASK_READY: &str = "GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n";
+
+#[test]
+fn a_peer_that_stalls_in_its_header_is_closed() {
+    let server = Server::start(1, impatient());
+    for sent in ["", "GET /metr", "GET /metrics HTTP/1.1\r\nHost: test\r\nX-Slow: "] {
+        let mut stalled = TcpStream::connect(server.address).unwrap();
+        stalled.write_all(sent.as_bytes()).unwrap();
+        let (count, took) = read_to_end(&mut stalled);
+        assert_eq!(count, 0, "after {sent:?}");
+        assert!(took >= Duration::from_millis(300) && took < Duration::from_secs(5), "{took:?} after {sent:?}");
     }
 }
 
 #[test]
-fn a_peer_that_stalls_in_its_header_is_closed() {
-    let server = Server::start(1, one_place());
-    for sent in ["", "GET /metr", "GET /metrics HTTP/1.1\r\nHost: test\r\nX-Slow: "] {
-        let mut stalled = TcpStream::connect(server.address).unwrap();
-        stalled.write_all(sent.as_bytes()).unwrap();
-        let asked = Instant::now();
-        assert_eq!(server.get("/healthz").status, 200, "after {sent:?}");
-        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+fn bytes_that_trickle_in_do_not_prolong_a_header() {
+    let server = Server::start(1, impatient());
+    // Also of a later request: the shorter time begins with its first byte.
+    for before in [false, true] {
+        let mut slow = TcpStream::connect(server.address).unwrap();
+        if before {
+            ask(&mut slow, ASK_READY, "ready\n");
+        }
+        let started = Instant::now();
+        while slow.write_all(b"G").is_ok() {
+            assert!(started.elapsed() < Duration::from_secs(5), "still open");
+            sleep(Duration::from_millis(50));
+        }
     }
+}
+
+#[test]
+fn an_idle_peer_is_closed_later_than_one_in_its_header() {
+    let server = Server::start(1, impatient());
+    let mut idle = TcpStream::connect(server.address).unwrap();
+    ask(&mut idle, ASK_READY, "ready\n");
+    let (_, took) = read_to_end(&mut idle);
+    assert!(took >= Duration::from_millis(600) && took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]
 fn a_header_beyond_its_bound_is_refused() {
-    let server = Server::start(1, one_place());
+    let server = Server::start(1, HttpLimits::default());
     let mut stream = TcpStream::connect(server.address).unwrap();
     let _ = stream.write_all(format!("GET /healthz HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(100_000)).as_bytes());
     let mut answer = [0; 12];
-    // Closing with unread bytes may reset the connection before its answer is read.
-    if stream.read_exact(&mut answer).is_ok() {
-        assert_eq!(&answer, b"HTTP/1.1 431");
-    }
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 431");
     assert_eq!(server.get("/healthz").status, 200);
 }
 
@@ -60,9 +121,12 @@ fn half_read(server: &Server) -> TcpStream {
     stream
 }
 
+/// What an answer has at least.
+const LONG_ANSWER_BYTES_MIN: usize = 10_000 * 2 * 256;
+
 /// With more to tell in one answer than the kernel's buffers of a connection hold.
-fn with_long_answers() -> Server {
-    let server = Server::start(1, one_place());
+fn with_long_answers(limits: HttpLimits) -> Server {
+    let server = Server::start(1, limits);
     server.shards[0].with(|data| {
         for id in 0..10_000 {
             let id = format!("{id:>256}");
@@ -74,17 +138,16 @@ fn with_long_answers() -> Server {
 
 #[test]
 fn a_peer_that_stalls_in_its_answer_is_closed() {
-    let server = with_long_answers();
-    let stalled = half_read(&server);
-    let asked = Instant::now();
-    assert_eq!(server.get("/healthz").status, 200);
-    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
-    drop(stalled);
+    let server = with_long_answers(impatient());
+    let mut stalled = half_read(&server);
+    sleep(Duration::from_millis(1_500));
+    let (count, _) = read_to_end(&mut stalled);
+    assert!(count < LONG_ANSWER_BYTES_MIN, "{count} bytes are the whole answer");
 }
 
 #[test]
 fn a_peer_killed_in_its_answer_frees_its_place() {
-    let server = with_long_answers();
+    let server = with_long_answers(crowded());
     for _ in 0..5 {
         let killed = half_read(&server);
         // As when a process dies with unread bytes: a reset.
@@ -95,35 +158,64 @@ fn a_peer_killed_in_its_answer_frees_its_place() {
 }
 
 #[test]
-fn more_peers_than_places_are_served_in_turn() {
-    let server = Server::start(1, HttpLimits { connections_max: 4, ..one_place() });
-    let idle: Vec<_> = (0..32).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+fn idle_peers_make_room_the_oldest_first() {
+    let server = with_long_answers(crowded());
+    let mut reading = half_read(&server);
+    let mut idle: Vec<_> = (0..32).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let asked = Instant::now();
+    let mut newest = TcpStream::connect(server.address).unwrap();
+    ask(&mut newest, ASK_READY, "ready\n");
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    // Of four places one is at an answer and one is new.
+    let mut kept = idle.split_off(30);
+    idle.iter_mut().for_each(|stream| assert_eq!(read_to_end(stream).0, 0));
+    kept.iter_mut().for_each(|stream| drop(ask(stream, ASK_READY, "ready\n")));
+    // Whoever is at an answer is not disturbed.
+    reading.read_exact(&mut vec![0; LONG_ANSWER_BYTES_MIN]).unwrap();
+}
+
+#[test]
+fn peers_that_do_not_take_their_answers_make_room_after_a_second() {
+    let server = with_long_answers(crowded());
+    let stalled: Vec<_> = (0..8).map(|_| half_read(&server)).collect();
     let asked = Instant::now();
     assert_eq!(server.get("/healthz").status, 200);
-    assert!(asked.elapsed() >= Duration::from_millis(400), "it waited for places");
-    drop(idle);
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    drop(stalled);
 }
 
 #[test]
 fn a_connection_carries_several_requests() {
-    let server = Server::start(1, one_place());
+    let server = Server::start(1, impatient());
     let mut stream = TcpStream::connect(server.address).unwrap();
-    for _ in 0..3 {
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"ready\n") {
-            let mut bytes = [0; 512];
-            let count = stream.read(&mut bytes).unwrap();
-            assert!(count > 0, "the connection stays open");
-            answer.extend_from_slice(&bytes[..count]);
-        }
-        sleep(Duration::from_millis(100));
+    for _ in 0..6 {
+        ask(&mut stream, ASK_READY, "ready\n");
+        sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_long_body_is_refused_unread_and_a_short_one_skipped() {
+    let server = Server::start(1, HttpLimits::default());
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let short = format!("GET /readyz HTTP/1.1\r\nHost: test\r\nContent-Length: 4096\r\n\r\n{}", "x".repeat(4096));
+    ask(&mut stream, &short, "ready\n");
+
+    let body = vec![b'x'; 600_000];
+    for (header, status) in [("Content-Length: 600000", "413"), ("Transfer-Encoding: chunked", "411")] {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(format!("GET /readyz HTTP/1.1\r\nHost: test\r\n{header}\r\n\r\n").as_bytes()).unwrap();
+        // The whole body, although the answer is there long before.
+        stream.write_all(&body).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains("takes a body"), "{answer}");
     }
 }
 
 #[test]
 fn a_stop_does_not_wait_for_a_stalled_peer() {
-    let server = with_long_answers();
+    let server = with_long_answers(crowded());
     let stalled = half_read(&server);
     let asked = Instant::now();
     server.stop();

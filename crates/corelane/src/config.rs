@@ -8,7 +8,7 @@ mod settings;
 mod values;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use corelane_shard::ACCEPT_RATE_MAX;
@@ -27,6 +27,9 @@ use crate::failure::Failure;
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) control: SocketAddr,
+    /// HTTPS on the control port.
+    pub(crate) control_tls: Option<TlsFiles>,
+    pub(crate) control_token_file: Option<Said<PathBuf>>,
     /// Data cores; `None` is every allowed core but the control core.
     pub(crate) cores: Option<Said<Vec<usize>>>,
     /// `None` is the last allowed core.
@@ -47,6 +50,13 @@ pub(crate) struct Config {
     pub(crate) takeover: bool,
     /// `None` is text on a terminal, else JSON.
     pub(crate) log_format: Option<LogFormat>,
+}
+
+/// A certificate and its key, as files.
+#[derive(Debug)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: Said<PathBuf>,
+    pub(crate) key: Said<PathBuf>,
 }
 
 /// How log lines are written.
@@ -75,6 +85,8 @@ impl Config {
         Ok(Self {
             listen: layers.parse("listen", values::address)?.value,
             control: layers.parse("control", values::address)?.value,
+            control_tls: tls_files(layers, "control_tls_cert", "control_tls_key")?,
+            control_token_file: layers.parse_optional("control_token_file", values::path)?,
             cores: layers.parse_optional("cores", values::core_list)?,
             control_core: layers.parse_optional("control_core", values::number(0..=usize::MAX))?,
             pool_bytes: layers.parse("pool_bytes", values::size)?,
@@ -96,6 +108,20 @@ impl Config {
             takeover: layers.parse("takeover", values::switch)?.value,
             log_format: layers.parse_optional("log_format", values::log_format)?.map(|said| said.value),
         })
+    }
+}
+
+/// Both files or neither.
+fn tls_files(layers: &Layers, certificate: &str, key: &str) -> Result<Option<TlsFiles>, Failure> {
+    let alone = |said: Said<PathBuf>, missing: &str| {
+        let missing = missing.replace('_', "-");
+        Err(Failure::usage(format!("{}: means nothing without --{missing}; give both or neither", said.source)))
+    };
+    match (layers.parse_optional(certificate, values::path)?, layers.parse_optional(key, values::path)?) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(said), None) => alone(said, key),
+        (None, Some(said)) => alone(said, certificate),
     }
 }
 

@@ -1,8 +1,10 @@
-//! What may change while the server runs: the address rules. Read again on SIGHUP and when the configuration file changes.
+//! What may change while the server runs. On SIGHUP the address rules, certificates and tokens are read again; the rules
+//! also when the configuration file changes, while the control plane watches the other files itself.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use corelane_control::ControlHandle;
 use corelane_shard::{AccessRules, Shards};
 
 use crate::config::{Config, SettingArgs};
@@ -11,6 +13,7 @@ use crate::config::{Config, SettingArgs};
 pub(crate) struct Reloader {
     flags: SettingArgs,
     shards: Shards,
+    control: ControlHandle,
     file: Option<PathBuf>,
     /// Of the file as it was read, and as it was last looked at.
     read: Option<SystemTime>,
@@ -18,9 +21,9 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    pub(crate) fn new(flags: SettingArgs, shards: Shards) -> Self {
+    pub(crate) fn new(flags: SettingArgs, shards: Shards, control: ControlHandle) -> Self {
         let file = flags.file();
-        let mut reloader = Self { flags, shards, file, read: None, seen: None };
+        let mut reloader = Self { flags, shards, control, file, read: None, seen: None };
         reloader.read = reloader.look();
         reloader
     }
@@ -40,8 +43,14 @@ impl Reloader {
         }
     }
 
+    /// Reads everything again.
+    pub(crate) fn reload_all(&mut self) {
+        self.control.reload();
+        self.reload();
+    }
+
     /// Reads the configuration again and gives the shards its address rules. A bad one changes nothing.
-    pub(crate) fn reload(&mut self) {
+    fn reload(&mut self) {
         self.read = self.look();
         match Config::resolve(&self.flags) {
             Ok(config) => {

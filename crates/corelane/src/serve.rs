@@ -4,19 +4,20 @@
 //! nothing of what the shards and the control plane work with.
 
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
-use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, ShardPort};
+use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, Protection, ShardPort, TokenSource};
 use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
 use corelane_ring::telemetry_ring;
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
 use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards};
+use corelane_tls::{CertificateSource, LoadError};
 use corelane_wire::RejectReason;
 use crossbeam_queue::ArrayQueue;
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -25,7 +26,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::allocator::{memory_use, thread_allocations};
-use crate::config::{Config, SettingArgs};
+use crate::config::{Config, Said, SettingArgs};
 use crate::doctor;
 use crate::failure::Failure;
 use crate::host::{self, Placement, Setup};
@@ -76,6 +77,8 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     if let Some(core) = placement.shared_core() {
         tracing::warn!("core {core} carries a shard and the control plane");
     }
+    let protection = protection(&config)?;
+    warn_if_exposed(config.control, &protection);
     let sockets = Sockets::open(&config, shards)?;
     let offered = sockets.duplicates();
     let Sockets { data, control, predecessor, listen, control_address } = sockets;
@@ -86,9 +89,9 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("cannot make what the shards share: {error}")))?;
     let rules = AccessRules { allow: config.allow };
     let (ports, threads) = start_shards(&placement, &limits, &shared, &rules, data, &events)?;
-    let mut reloader = Reloader::new(flags, shared.clone());
     let handle = ControlHandle::new();
-    let plane = start_control(placement.control, ports, control, handle.clone(), events.clone())?;
+    let mut reloader = Reloader::new(flags, shared.clone(), handle.clone());
+    let plane = start_control(placement.control, ports, control, protection, handle.clone(), events.clone())?;
     let mut outcome = wait_until_ready(&inbox, shards, &handle);
     if let Ok(Ready::Never { accepting }) = outcome {
         // A shard that does not come up does not stop when asked to either: the process ends without it.
@@ -138,7 +141,8 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     handle.stop();
     match plane.join() {
         Ok(Ok(totals)) => log_totals(&totals),
-        Ok(Err(error)) => outcome = outcome.and(Err(Failure::failed(format!("the control plane failed: {error}")))),
+        // More than that it ended, as with a shard.
+        Ok(Err(error)) => outcome = Err(Failure::failed(format!("the control plane failed: {error}"))),
         Err(_) => outcome = outcome.and(Err(Failure::failed("the control plane failed: internal error"))),
     }
     outcome.map(|_| ())
@@ -231,6 +235,7 @@ fn start_control(
     core: usize,
     ports: Vec<ShardPort>,
     listener: TcpListener,
+    protection: Protection,
     handle: ControlHandle,
     events: Sender<Event>,
 ) -> Result<thread::JoinHandle<io::Result<Totals>>, Failure> {
@@ -239,6 +244,7 @@ fn start_control(
         revision: env!("CORELANE_REVISION"),
         memory: memory_use,
         http: HttpLimits::default(),
+        protection,
     };
     let run = move || {
         // Runs when dropped, be it by a panic.
@@ -252,6 +258,36 @@ fn start_control(
         .name("control".into())
         .spawn(run)
         .map_err(|error| Failure::failed(format!("cannot start the control plane: {error}")))
+}
+
+/// Reads the files that protect the control port.
+fn protection(config: &Config) -> Result<Protection, Failure> {
+    let wrong = |flag: &Said<_>, error: LoadError| Failure::usage(format!("{}: {error}", flag.source));
+    let mut protection = Protection::default();
+    if let Some(files) = &config.control_tls {
+        let source = CertificateSource::load(files.certificate.value.clone(), files.key.value.clone());
+        protection.certificates = Some(Arc::new(source.map_err(|error| wrong(&files.certificate, error))?));
+    }
+    if let Some(file) = &config.control_token_file {
+        let source = TokenSource::load(file.value.clone()).map_err(|error| wrong(file, error))?;
+        protection.token = Some(Arc::new(source));
+    }
+    Ok(protection)
+}
+
+fn warn_if_exposed(control: SocketAddr, protection: &Protection) {
+    let lacks = match (&protection.certificates, &protection.token) {
+        (Some(_), Some(_)) => return,
+        (None, None) => "neither TLS nor a token",
+        (None, Some(_)) => "no TLS, so that its token can be read on the way",
+        (Some(_), None) => "no token",
+    };
+    if !control.ip().is_loopback() {
+        tracing::warn!(
+            "the control port {control} can be reached from other hosts and has {lacks}; set --control-tls-cert, \
+             --control-tls-key and --control-token-file"
+        );
+    }
 }
 
 /// Turns signals into events; a second one ends the process at once.
@@ -302,7 +338,7 @@ fn wait_for_end(inbox: &Receiver<Event>, reloader: &mut Reloader) -> Result<Opti
         match inbox.recv_timeout(look_every) {
             Ok(Event::Signal) => return Ok(None),
             Ok(Event::Relieved { process }) => return Ok(Some(process)),
-            Ok(Event::Reload) => reloader.reload(),
+            Ok(Event::Reload) => reloader.reload_all(),
             Err(RecvTimeoutError::Timeout) => reloader.reload_if_changed(),
             Ok(Event::ShardAccepts) => {}
             Ok(Event::Ended(who)) => return Err(Failure::failed(format!("{who} ended; stopping"))),

@@ -94,7 +94,7 @@ pub static FAMILIES: &[Family] = &NUMBERED;
 use Kind::{Counter, Gauge, Histogram};
 use Source::{Cells, Process, Ring};
 
-const DECLARED: [Family; 29] = [
+const DECLARED: [Family; 30] = [
     Family::new(Gauge, Process, "corelane_build_info", "Always 1; version and source revision are in the labels."),
     Family::new(Counter, Cells, "corelane_frames_accepted_total", "Frames that held a valid event and were counted."),
     Family::new(
@@ -173,6 +173,13 @@ const DECLARED: [Family; 29] = [
     .unit("bytes"),
     Family::new(Counter, Cells, "corelane_shard_cpu_seconds_total", "CPU time of the shard's thread.")
         .counted_in_nanoseconds(),
+    Family::new(
+        Gauge,
+        Process,
+        "corelane_tls_certificate_expiry_timestamp_seconds",
+        "When the first of the TLS certificates in use expires, since the Unix epoch; absent without TLS.",
+    )
+    .unit("seconds"),
     Family::new(Gauge, Process, "corelane_memory_allocated_bytes", "Heap bytes in use, as the allocator counts them.")
         .unit("bytes"),
     Family::new(Gauge, Process, "corelane_memory_resident_bytes", "Resident bytes that the allocator holds.")

@@ -7,8 +7,8 @@ use crate::DEADLINE;
 
 /// A connection that is kept between requests.
 #[derive(Debug)]
-pub struct HttpConnection {
-    stream: BufReader<TcpStream>,
+pub struct HttpConnection<S: Read + Write = TcpStream> {
+    stream: BufReader<S>,
 }
 
 /// What came back.
@@ -16,6 +16,8 @@ pub struct HttpConnection {
 pub struct Response {
     /// Status code.
     pub status: u16,
+    /// Status line and header.
+    pub head: String,
     /// The whole body.
     pub body: String,
 }
@@ -27,7 +29,19 @@ impl HttpConnection {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self::over(stream))
+    }
+}
+
+impl<S: Read + Write> HttpConnection<S> {
+    /// Over a stream that is there already.
+    pub fn over(stream: S) -> Self {
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// What it is over.
+    pub fn stream(&mut self) -> &mut S {
+        self.stream.get_mut()
     }
 
     /// Asks and waits for the whole answer.
@@ -35,24 +49,34 @@ impl HttpConnection {
     /// # Errors
     /// When the connection breaks, or the answer is none that this understands.
     pub fn get(&mut self, path: &str) -> io::Result<Response> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        self.get_with(path, "")
+    }
+
+    /// As [`get`](Self::get), with header lines that each end in `\r\n`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_with(&mut self, path: &str, header: &str) -> io::Result<Response> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{header}\r\n");
         self.stream.get_mut().write_all(request.as_bytes())?;
-        let status = self.line()?.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let mut head = self.line()?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or(io::ErrorKind::InvalidData)?;
         let mut bytes = 0;
         loop {
-            let line = self.line()?.to_ascii_lowercase();
+            let line = self.line()?;
             if line.is_empty() {
                 break;
             }
-            if let Some(length) = line.strip_prefix("content-length:") {
+            if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                 bytes = length.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
             }
+            head = head + "\n" + &line;
         }
         let mut body = vec![0; bytes];
         self.stream.read_exact(&mut body)?;
         let body = String::from_utf8(body).map_err(|_| io::ErrorKind::InvalidData)?;
-        Ok(Response { status, body })
+        Ok(Response { status, head, body })
     }
 
     fn line(&mut self) -> io::Result<String> {

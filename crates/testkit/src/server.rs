@@ -139,7 +139,7 @@ impl Server {
     /// # Panics
     /// When no good answer comes.
     pub fn json(&self, path: &str) -> Value {
-        let Response { status, body } = self.get(path);
+        let Response { status, body, .. } = self.get(path);
         assert_eq!(status, 200, "GET {path}: {body}");
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("GET {path}: {error}: {body}"))
     }
@@ -158,7 +158,7 @@ impl Server {
     /// # Panics
     /// When no good answer comes.
     pub fn metrics(&self) -> Metrics {
-        let Response { status, body } = self.get("/metrics");
+        let Response { status, body, .. } = self.get("/metrics");
         assert_eq!(status, 200, "GET /metrics: {body}");
         Metrics::parse(&body)
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
-use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, MemoryUse, ShardPort};
+use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, MemoryUse, Protection, ShardPort};
 use corelane_metrics::{RING_SLOTS_MIN, SecurityEvent, ShardMetrics, ShardState, Totals};
 use corelane_ring::{Recorder, telemetry_ring};
 use corelane_rollup::{Rollup, SnapshotAnswerer, snapshot_lane};
@@ -69,7 +69,8 @@ impl Server {
     pub(crate) fn start(shard_count: usize, http: HttpLimits) -> Self {
         let (ports, shards): (Vec<_>, Vec<_>) = (0..shard_count).map(|_| fake_shard()).unzip();
         let memory = || MemoryUse { allocated_bytes: 1_000, resident_bytes: 2_000 };
-        let config = ControlConfig { version: "1.2.3", revision: "abc", memory, http };
+        let config =
+            ControlConfig { version: "1.2.3", revision: "abc", memory, http, protection: Protection::default() };
         let plane = ControlPlane::new(config, ports);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

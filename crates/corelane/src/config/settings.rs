@@ -23,6 +23,19 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("listen", "ADDR", Some("127.0.0.1:7600"), "Address of the data port; port 0 picks one"),
     setting("control", "ADDR", Some("127.0.0.1:9600"), "Address of the control plane's HTTP port; port 0 picks one"),
     setting(
+        "control_tls_cert",
+        "FILE",
+        None,
+        "PEM certificates for HTTPS on the control port, read again when they change [default: plain HTTP]",
+    ),
+    setting("control_tls_key", "FILE", None, "PEM key of --control-tls-cert"),
+    setting(
+        "control_token_file",
+        "FILE",
+        None,
+        "File whose first line the control port asks for as bearer token or password [default: none]",
+    ),
+    setting(
         "cores",
         "LIST",
         None,

@@ -28,6 +28,14 @@ fn the_defaults_are_those_of_the_interface() {
 }
 
 #[test]
+fn the_control_port_is_protected_by_files() {
+    let config = config_of("control_tls_cert = \"a\"\ncontrol_tls_key = \"b\"\ncontrol_token_file = \"c\"\n");
+    let files = config.control_tls.unwrap();
+    let paths = [files.certificate.value, files.key.value, config.control_token_file.unwrap().value];
+    assert_eq!(paths, ["a", "b", "c"].map(PathBuf::from));
+}
+
+#[test]
 fn a_file_may_use_numbers_texts_and_arrays() {
     let config = config_of("cores = [0, \"2-3\"]\npool_bytes = 8388608\nidle_timeout = 0\nlog_format = \"json\"\n");
     assert_eq!(config.cores.unwrap().value, [0, 2, 3]);
@@ -64,6 +72,15 @@ fn errors_say_what_where_and_how_to_mend_it() {
         ("pool_bytes = \"many\"", "FILE:1: `pool_bytes`: \"many\" is not a size; write a number and a unit, as 64MiB"),
         ("backlog = 0", "FILE:1: `backlog`: \"0\" is not a whole number from 1 to 65535"),
         ("log_format = \"xml\"", "FILE:1: `log_format`: \"xml\" is not a log format; write text or json"),
+        (
+            "control_tls_cert = \"a.pem\"",
+            "FILE:1: `control_tls_cert`: means nothing without --control-tls-key; give both or neither",
+        ),
+        (
+            "\ncontrol_tls_key = \"a.pem\"",
+            "FILE:2: `control_tls_key`: means nothing without --control-tls-cert; give both or neither",
+        ),
+        ("control_token_file = \"\"", "FILE:1: `control_token_file`: \"\" is no path; write that of a file"),
         ("listen = 1.5", "FILE:1: `listen`: must be text, a number, or an array of these, as in the help of --listen"),
     ] {
         assert_eq!(error_of(text), error);

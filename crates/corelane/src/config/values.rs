@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -21,6 +22,14 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     }
     let mut addresses = text.to_socket_addrs().map_err(|error| format!("is not an address ({error}); {mend}"))?;
     addresses.next().ok_or_else(|| format!("resolves to no address; {mend}"))
+}
+
+/// A file, which is not looked at here.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() {
+        return Err("is no path; write that of a file".to_owned());
+    }
+    Ok(text.into())
 }
 
 /// `0-3,8`: each core once, in order.

@@ -1,0 +1,166 @@
+//! Drains, and what is told of each.
+//!
+//! One task owns the control plane: it drains at intervals, and for requests. Those that wait are answered together, each
+//! kind of answer written once, from a drain that began after all of them had come; and such rounds keep a distance, so
+//! that a flood of requests costs the shards' rings no more than a few requests do. A panic in writing an answer costs
+//! those who asked for it; one in a drain ends the task, and with it the control plane.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use corelane_metrics::Totals;
+use tokio::select;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+
+use crate::encode::{OPEN_METRICS_TEXT, PROMETHEUS_TEXT, Scrape};
+use crate::stats::stats_json;
+use crate::{ControlHandle, ControlPlane};
+
+/// What can be asked of the drained numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    Metrics,
+    OpenMetrics,
+    Stats,
+    Events,
+    Health,
+    Readiness,
+}
+
+/// How many questions there are.
+const QUESTION_COUNT: usize = Question::Readiness as usize + 1;
+
+/// One answer, cheap to give to many.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    status: StatusCode,
+    content_type: &'static str,
+    body: Bytes,
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        (self.status, [(header::CONTENT_TYPE, self.content_type)], self.body).into_response()
+    }
+}
+
+type Asked = (Question, oneshot::Sender<Answer>);
+
+/// Where requests ask.
+pub(crate) struct AnswerDesk {
+    waiting: mpsc::Sender<Asked>,
+}
+
+impl AnswerDesk {
+    /// Waits for an answer made of a drain that begins after this call. None when it could not be written.
+    pub(crate) async fn ask(&self, question: Question) -> Option<Answer> {
+        let (answer, answered) = oneshot::channel();
+        self.waiting.send((question, answer)).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+/// Drains a control plane and answers for it.
+pub(crate) struct Drainer {
+    plane: ControlPlane,
+    handle: ControlHandle,
+    asked: mpsc::Receiver<Asked>,
+}
+
+/// A desk for this plane, and what has to run for it.
+pub(crate) fn desk(plane: ControlPlane, handle: ControlHandle) -> (AnswerDesk, Drainer) {
+    let (waiting, asked) = mpsc::channel(WAITING_MAX);
+    (AnswerDesk { waiting }, Drainer { plane, handle, asked })
+}
+
+impl Drainer {
+    /// Runs until `end`, drains a last time and returns the totals.
+    pub(crate) async fn run(mut self, mut end: oneshot::Receiver<()>) -> Totals {
+        let (mut ticks, mut is_ready) = (ticks(DRAIN_INTERVAL_STARTING), false);
+        let mut next_round = Instant::now();
+        loop {
+            select! {
+                _ = &mut end => break,
+                Some(first) = self.asked.recv() => {
+                    sleep_until(next_round).await;
+                    self.answer_round(first);
+                    next_round = Instant::now() + ROUND_DISTANCE;
+                }
+                _ = ticks.tick() => self.plane.drain_once(),
+            }
+            if !is_ready && self.plane.not_ready(false).is_none() {
+                is_ready = true;
+                self.handle.set_ready();
+                ticks = self::ticks(DRAIN_INTERVAL);
+            }
+        }
+        self.plane.drain_once();
+        self.plane.totals().clone()
+    }
+
+    /// Answers everybody who waits by now.
+    fn answer_round(&mut self, first: Asked) {
+        let mut round = vec![first];
+        while let Ok(next) = self.asked.try_recv() {
+            round.push(next);
+        }
+        self.plane.drain_once();
+        let mut answers = [const { None }; QUESTION_COUNT];
+        for (question, asker) in round {
+            let answer = answers[question as usize].get_or_insert_with(|| self.answer(question));
+            // Who was not written an answer learns it by the end of the channel; who left has nobody to tell.
+            if let Some(answer) = answer {
+                let _ = asker.send(answer.clone());
+            }
+        }
+    }
+
+    /// None when it panics, which leaves the plane as it was.
+    fn answer(&self, question: Question) -> Option<Answer> {
+        catch_unwind(AssertUnwindSafe(|| self.write(question))).ok()
+    }
+
+    fn write(&self, question: Question) -> Answer {
+        let plane = &self.plane;
+        let good = |content_type, body: String| Answer { status: StatusCode::OK, content_type, body: body.into() };
+        match question {
+            Question::Metrics => good(PROMETHEUS_TEXT, Scrape::gather(plane).to_prometheus()),
+            Question::OpenMetrics => good(OPEN_METRICS_TEXT, Scrape::gather(plane).into_open_metrics()),
+            Question::Stats => good(JSON, stats_json(plane).to_string()),
+            Question::Events => good(JSON, plane.events.to_json().to_string()),
+            Question::Health => verdict(plane.unhealthy(), "healthy"),
+            Question::Readiness => verdict(plane.not_ready(self.handle.is_draining()), "ready"),
+        }
+    }
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn verdict(reason: Option<String>, good: &str) -> Answer {
+    let (status, text) = match reason {
+        None => (StatusCode::OK, format!("{good}\n")),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    };
+    Answer { status, content_type: PLAIN_TEXT, body: text.into() }
+}
+
+const JSON: &str = "application/json";
+const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+
+/// Between two drains. A ring of 1 024 slots holds more samples than a shard flushes in that time, mostly; what is
+/// overwritten costs no count.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
+/// The same until every shard accepts, so that the start is not held up.
+const DRAIN_INTERVAL_STARTING: Duration = Duration::from_millis(10);
+/// From the end of one round of answers to the next: a lone request never waits, and a flood gets 100 rounds a second.
+const ROUND_DISTANCE: Duration = Duration::from_millis(10);
+/// Requests that may wait for a round. Further ones wait for their place, and then for a later round.
+const WAITING_MAX: usize = 64;

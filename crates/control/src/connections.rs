@@ -1,0 +1,278 @@
+//! Places for connections: how many there are, how long each may be held, and who has to leave for somebody new.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Bounds of the HTTP side.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpLimits {
+    /// Connections open at once. Each may hold 16 KiB of request header, an answer that its peer has not taken yet, and
+    /// 64 KiB of TLS. One more takes the place of the one that has been without a request longest.
+    pub connections_max: usize,
+    /// From the start of a connection, or a header's first byte on one that is kept, to the end of the header; also for
+    /// the TLS handshake before it.
+    pub header_timeout: Duration,
+    /// From one answer to the next request on the same connection. The default is longer than common scrape intervals.
+    pub idle_timeout: Duration,
+    /// From the end of a request's header until the peer has taken the whole answer.
+    pub answer_timeout: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 64,
+            header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Every connection that is open.
+pub(crate) struct Connections {
+    limits: HttpLimits,
+    /// Locks here and in [`Peer`] are taken by the one thread of the runtime, never across an `await`: nobody waits.
+    open: Mutex<Vec<Arc<Peer>>>,
+    closed: Notify,
+}
+
+impl Connections {
+    pub(crate) fn new(limits: HttpLimits) -> Arc<Self> {
+        Arc::new(Self { limits, open: Mutex::default(), closed: Notify::new() })
+    }
+
+    /// A place for one more connection. When all are taken, somebody is made to leave, which takes no longer than
+    /// [`ANSWER_UNDISTURBED`].
+    pub(crate) async fn place(self: &Arc<Self>) -> Place {
+        loop {
+            {
+                let mut open = lock(&self.open);
+                if open.len() < self.limits.connections_max {
+                    let peer = Arc::new(Peer::new(self.limits));
+                    open.push(Arc::clone(&peer));
+                    return Place { peer, connections: Arc::clone(self) };
+                }
+                make_room(&open);
+            }
+            // Looks again without a close, too: an answer may have taken long enough by then.
+            let _ = timeout(LOOK_INTERVAL, self.closed.notified()).await;
+        }
+    }
+
+    /// Waits until no connection is open.
+    pub(crate) async fn all_closed(&self) {
+        while !lock(&self.open).is_empty() {
+            self.closed.notified().await;
+        }
+    }
+}
+
+/// Tells the connection to leave that has been without a request longest; if all have one, the one that has been at its
+/// answer longest, unless that is not long.
+fn make_room(open: &[Arc<Peer>]) {
+    let states = open.iter().map(|peer| *lock(&peer.state));
+    if states.clone().any(|state| state.leaving) {
+        return;
+    }
+    let answers = |state: &State| matches!(state.phase, Phase::Answering { .. });
+    let oldest = states.enumerate().min_by_key(|(_, state)| (answers(state), state.since));
+    if let Some((index, state)) = oldest
+        && (!answers(&state) || state.since.elapsed() >= ANSWER_UNDISTURBED)
+    {
+        lock(&open[index].state).leaving = true;
+        open[index].leave.notify_one();
+    }
+}
+
+/// A place, free again when this is dropped.
+pub(crate) struct Place {
+    pub(crate) peer: Arc<Peer>,
+    connections: Arc<Connections>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.connections.open).retain(|peer| !Arc::ptr_eq(peer, &self.peer));
+        self.connections.closed.notify_one();
+    }
+}
+
+/// How far one connection is, as told by the one who serves it.
+pub(crate) struct Peer {
+    limits: HttpLimits,
+    state: Mutex<State>,
+    leave: Notify,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    phase: Phase,
+    /// When the phase began.
+    since: Instant,
+    leaving: bool,
+    /// A request came with a body, of which bytes may be unread.
+    had_body: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Phase {
+    /// In the TLS handshake, before the end of the first header, or inside a later one.
+    Header,
+    /// Between two requests.
+    Idle,
+    /// From the end of a header to the last byte of its answer; `handed_over` when only bytes are left to write.
+    Answering { handed_over: bool },
+    /// After our last byte.
+    Lingering,
+}
+
+impl Peer {
+    fn new(limits: HttpLimits) -> Self {
+        let state = State { phase: Phase::Header, since: Instant::now(), leaving: false, had_body: false };
+        Self { limits, state: Mutex::new(state), leave: Notify::new() }
+    }
+
+    /// The TLS handshake is done.
+    pub(crate) fn shook_hands(&self) {
+        self.begin(Phase::Header);
+    }
+
+    /// Bytes came.
+    pub(crate) fn sent_bytes(&self) {
+        if self.phase() == Phase::Idle {
+            self.begin(Phase::Header);
+        }
+    }
+
+    /// A whole header came.
+    pub(crate) fn asked(&self, has_body: bool) {
+        self.begin(Phase::Answering { handed_over: false });
+        lock(&self.state).had_body |= has_body;
+    }
+
+    /// The whole answer is on its way.
+    pub(crate) fn handed_over(&self) {
+        lock(&self.state).phase = Phase::Answering { handed_over: true };
+    }
+
+    /// The kernel has taken everything that is on its way.
+    pub(crate) fn flushed(&self) {
+        if self.phase() == (Phase::Answering { handed_over: true }) {
+            self.begin(Phase::Idle);
+        }
+    }
+
+    /// Nothing more will be sent.
+    pub(crate) fn lingers(&self) {
+        self.begin(Phase::Lingering);
+    }
+
+    pub(crate) fn had_body(&self) -> bool {
+        lock(&self.state).had_body
+    }
+
+    /// Does `work` while the connection may stay: None when its time is up, or its place is needed.
+    pub(crate) async fn while_welcome<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let (mut work, mut leave) = (pin!(work), pin!(self.leave.notified()));
+        let mut time = pin!(sleep_until(self.deadline()));
+        std::future::poll_fn(|context| {
+            if leave.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(done));
+            }
+            // The work is what moves the phase.
+            let deadline = self.deadline();
+            if time.deadline() != deadline {
+                time.as_mut().reset(deadline);
+            }
+            time.as_mut().poll(context).map(|()| None)
+        })
+        .await
+    }
+
+    fn deadline(&self) -> Instant {
+        let State { phase, since, .. } = *lock(&self.state);
+        since
+            + match phase {
+                Phase::Header => self.limits.header_timeout,
+                Phase::Idle => self.limits.idle_timeout,
+                Phase::Answering { .. } => self.limits.answer_timeout,
+                Phase::Lingering => LINGER_MAX,
+            }
+    }
+
+    fn phase(&self) -> Phase {
+        lock(&self.state).phase
+    }
+
+    fn begin(&self, phase: Phase) {
+        let mut state = lock(&self.state);
+        (state.phase, state.since) = (phase, Instant::now());
+    }
+}
+
+/// A panic in one connection leaves whole states behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long a request may be under way before it has to make room, if everybody else has one under way, too.
+const ANSWER_UNDISTURBED: Duration = Duration::from_secs(1);
+/// Between two looks for somebody who can leave.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long what a peer still sends is thrown away after our last byte, so that it gets to read that.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(since: Instant, phase: Phase) -> Arc<Peer> {
+        let peer = Peer::new(HttpLimits::default());
+        *lock(&peer.state) = State { phase, since, leaving: false, had_body: false };
+        Arc::new(peer)
+    }
+
+    fn leaving(open: &[Arc<Peer>]) -> Vec<usize> {
+        let leaving = open.iter().enumerate().filter(|(_, peer)| lock(&peer.state).leaving);
+        leaving.map(|(index, _)| index).collect()
+    }
+
+    #[test]
+    fn the_one_without_a_request_longest_leaves_first() {
+        let now = Instant::now() + Duration::from_secs(100);
+        let ago = |millis| now - Duration::from_millis(millis);
+        let open = [
+            peer(ago(9_000), Phase::Answering { handed_over: true }),
+            peer(ago(10), Phase::Idle),
+            peer(ago(30), Phase::Header),
+            peer(ago(20), Phase::Lingering),
+        ];
+        make_room(&open);
+        assert_eq!(leaving(&open), [2]);
+        make_room(&open);
+        assert_eq!(leaving(&open), [2], "one is enough");
+    }
+
+    #[test]
+    fn an_answer_is_disturbed_only_if_all_have_one_and_only_after_a_while() {
+        let answering = |millis| {
+            let since = Instant::now() - Duration::from_millis(millis);
+            peer(since, Phase::Answering { handed_over: false })
+        };
+        let open = [answering(300), answering(500), answering(0)];
+        make_room(&open);
+        assert!(leaving(&open).is_empty());
+        let open = [answering(1_500), answering(4_000), answering(0)];
+        make_room(&open);
+        assert_eq!(leaving(&open), [1]);
+    }
+}
