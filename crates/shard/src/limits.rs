@@ -132,7 +132,7 @@ pub const BACKLOG_SAMPLE: usize = 16;
 pub const HANDED_MAX: usize = 1024;
 
 /// Security events of one kind that a shard tells in a second. The others are only counted.
-pub const SECURITY_EVENTS_A_SECOND: u32 = 16;
+pub const SECURITY_EVENTS_A_SECOND: u32 = 64;
 
 /// Security events that wait for the control plane; a burst overwrites the oldest, the counter counts them all.
 pub const SECURITY_EVENTS_MAX: usize = 256;
