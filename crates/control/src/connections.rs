@@ -47,8 +47,7 @@ impl Connections {
         Arc::new(Self { limits, open: Mutex::default(), closed: Notify::new() })
     }
 
-    /// A place for one more connection. When all are taken, somebody is made to leave, which takes no longer than
-    /// [`ANSWER_UNDISTURBED`].
+    /// A place for one more connection. When all are taken, somebody is made to leave, at once or within a second.
     pub(crate) async fn place(self: &Arc<Self>) -> Place {
         loop {
             {
@@ -74,17 +73,23 @@ impl Connections {
 }
 
 /// Tells the connection to leave that has been without a request longest; if all have one, the one that has been at its
-/// answer longest, unless that is not long.
+/// answer longest. Nobody leaves who has not had a fair chance yet: else a burst of new connections would push out who
+/// has just come, before its request is here.
 fn make_room(open: &[Arc<Peer>]) {
     let states = open.iter().map(|peer| *lock(&peer.state));
     if states.clone().any(|state| state.leaving) {
         return;
     }
+    let had_a_chance = states.enumerate().filter(|(_, state)| {
+        let undisturbed = match state.phase {
+            Phase::Header => HEADER_UNDISTURBED,
+            Phase::Idle | Phase::Lingering => Duration::ZERO,
+            Phase::Answering { .. } => ANSWER_UNDISTURBED,
+        };
+        state.since.elapsed() >= undisturbed
+    });
     let answers = |state: &State| matches!(state.phase, Phase::Answering { .. });
-    let oldest = states.enumerate().min_by_key(|(_, state)| (answers(state), state.since));
-    if let Some((index, state)) = oldest
-        && (!answers(&state) || state.since.elapsed() >= ANSWER_UNDISTURBED)
-    {
+    if let Some((index, _)) = had_a_chance.min_by_key(|(_, state)| (answers(state), state.since)) {
         lock(&open[index].state).leaving = true;
         open[index].leave.notify_one();
     }
@@ -224,10 +229,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How long a header may take before it has to make room: enough for a TLS handshake over some distance. 64 places then
+/// take 256 connections a second that never ask.
+const HEADER_UNDISTURBED: Duration = Duration::from_millis(250);
 /// How long a request may be under way before it has to make room, if everybody else has one under way, too.
 const ANSWER_UNDISTURBED: Duration = Duration::from_secs(1);
 /// Between two looks for somebody who can leave.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long what a peer still sends is thrown away after our last byte, so that it gets to read that.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
@@ -246,16 +254,17 @@ mod tests {
         leaving.map(|(index, _)| index).collect()
     }
 
+    /// A peer whose phase began so many milliseconds ago.
+    fn ago(millis: u64, phase: Phase) -> Arc<Peer> {
+        peer(Instant::now() - Duration::from_millis(millis), phase)
+    }
+
+    const ANSWERING: Phase = Phase::Answering { handed_over: false };
+
     #[test]
     fn the_one_without_a_request_longest_leaves_first() {
-        let now = Instant::now() + Duration::from_secs(100);
-        let ago = |millis| now - Duration::from_millis(millis);
-        let open = [
-            peer(ago(9_000), Phase::Answering { handed_over: true }),
-            peer(ago(10), Phase::Idle),
-            peer(ago(30), Phase::Header),
-            peer(ago(20), Phase::Lingering),
-        ];
+        let open =
+            [ago(9_000, ANSWERING), ago(1_000, Phase::Idle), ago(3_000, Phase::Header), ago(2_000, Phase::Lingering)];
         make_room(&open);
         assert_eq!(leaving(&open), [2]);
         make_room(&open);
@@ -263,15 +272,21 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_disturbed_only_if_all_have_one_and_only_after_a_while() {
-        let answering = |millis| {
-            let since = Instant::now() - Duration::from_millis(millis);
-            peer(since, Phase::Answering { handed_over: false })
-        };
-        let open = [answering(300), answering(500), answering(0)];
+    fn a_header_has_a_fair_chance() {
+        let open = [ago(100, Phase::Header), ago(9_000, ANSWERING), ago(0, Phase::Idle), ago(10, Phase::Header)];
+        make_room(&open);
+        assert_eq!(leaving(&open), [2]);
+        let open = [ago(100, Phase::Header), ago(10, Phase::Header)];
         make_room(&open);
         assert!(leaving(&open).is_empty());
-        let open = [answering(1_500), answering(4_000), answering(0)];
+    }
+
+    #[test]
+    fn an_answer_is_disturbed_only_if_nobody_else_can_leave_and_only_after_a_while() {
+        let open = [ago(300, ANSWERING), ago(500, ANSWERING), ago(0, ANSWERING)];
+        make_room(&open);
+        assert!(leaving(&open).is_empty());
+        let open = [ago(1_500, ANSWERING), ago(4_000, ANSWERING), ago(0, Phase::Header)];
         make_room(&open);
         assert_eq!(leaving(&open), [1]);
     }

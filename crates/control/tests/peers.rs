@@ -161,7 +161,12 @@ fn a_peer_killed_in_its_answer_frees_its_place() {
 fn idle_peers_make_room_the_oldest_first() {
     let server = with_long_answers(crowded());
     let mut reading = half_read(&server);
-    let mut idle: Vec<_> = (0..32).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let idle = (0..32).map(|_| {
+        let mut idle = TcpStream::connect(server.address).unwrap();
+        ask(&mut idle, ASK_READY, "ready\n");
+        idle
+    });
+    let mut idle: Vec<_> = idle.collect();
     let asked = Instant::now();
     let mut newest = TcpStream::connect(server.address).unwrap();
     ask(&mut newest, ASK_READY, "ready\n");
@@ -172,6 +177,17 @@ fn idle_peers_make_room_the_oldest_first() {
     kept.iter_mut().for_each(|stream| drop(ask(stream, ASK_READY, "ready\n")));
     // Whoever is at an answer is not disturbed.
     reading.read_exact(&mut vec![0; LONG_ANSWER_BYTES_MIN]).unwrap();
+}
+
+#[test]
+fn a_burst_of_silent_peers_does_not_push_out_who_has_just_come() {
+    let server = Server::start(1, crowded());
+    let mut early = TcpStream::connect(server.address).unwrap();
+    let burst: Vec<_> = (0..8).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    sleep(Duration::from_millis(100));
+    ask(&mut early, ASK_READY, "ready\n");
+    assert_eq!(server.get("/healthz").status, 200);
+    drop(burst);
 }
 
 #[test]

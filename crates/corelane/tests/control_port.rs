@@ -276,12 +276,14 @@ fn two_hundred_slow_clients_do_not_keep_the_probes_waiting() {
             for _ in 0..20 {
                 sleep(Duration::from_millis(300));
                 let asked = Instant::now();
-                let status = match tls {
-                    true => connect(server.control, &[&pair]).get("/healthz").unwrap().status,
-                    false => server.get("/healthz").status,
+                let answer = match tls {
+                    true => connect(server.control, &[&pair]).get("/healthz"),
+                    false => HttpConnection::open(server.control).and_then(|mut probe| probe.get("/healthz")),
                 };
-                assert_eq!(status, 200);
-                waits.push(asked.elapsed());
+                waits.push(match answer {
+                    Ok(answer) if answer.status == 200 => asked.elapsed(),
+                    _ => Duration::MAX,
+                });
             }
             // Two may have come at a bad moment of the machine.
             waits.sort();

@@ -317,6 +317,7 @@ mod tests {
         ("corelane_allocations_total", Counter, &["shard"]),
         ("corelane_allocated_bytes_total", Counter, &["shard"]),
         ("corelane_shard_cpu_seconds_total", Counter, &["shard"]),
+        ("corelane_tls_certificate_expiry_timestamp_seconds", Gauge, &[]),
         ("corelane_memory_allocated_bytes", Gauge, &[]),
         ("corelane_memory_resident_bytes", Gauge, &[]),
         ("process_resident_memory_bytes", Gauge, &[]),
