@@ -90,7 +90,12 @@ impl Drainer {
                     self.answer_round(first);
                     next_round = Instant::now() + ROUND_DISTANCE;
                 }
-                _ = ticks.tick() => self.plane.drain_once(),
+                _ = ticks.tick() => {
+                    self.plane.drain_once();
+                    if self.plane.unhealthy().is_none() {
+                        self.handle.beat();
+                    }
+                }
             }
             if !is_ready && self.plane.not_ready(false).is_none() {
                 is_ready = true;

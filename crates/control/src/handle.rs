@@ -1,7 +1,7 @@
-//! How the other threads of the process speak to the control plane: two flags and a wish in, one flag out.
+//! How the other threads of the process speak to the control plane: flags and wishes in, readiness and a pulse out.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
@@ -15,6 +15,9 @@ pub struct ControlHandle {
 struct Shared {
     draining: AtomicBool,
     ready: AtomicBool,
+    pulse: AtomicU64,
+    /// Holds a permit from the wish until it is met.
+    leave: Notify,
     /// Holds a permit from the wish until it is met.
     reload: Notify,
     /// Holds a permit once stopped, so that a stop before the start is not missed.
@@ -38,6 +41,16 @@ impl ControlHandle {
         self.shared.stop.notify_one();
     }
 
+    /// Accepts no more connections: another process has the listener, too, and serves it.
+    pub fn stop_accepting(&self) {
+        self.shared.leave.notify_one();
+    }
+
+    /// A number that grows several times a second, for as long as the control plane runs and hears from every shard.
+    pub fn pulse(&self) -> u64 {
+        self.shared.pulse.load(Ordering::Relaxed)
+    }
+
     /// Reads the certificate and the token again, changed or not. Does not wait for it; the log tells how it went.
     pub fn reload(&self) {
         self.shared.reload.notify_one();
@@ -54,6 +67,14 @@ impl ControlHandle {
 
     pub(crate) fn set_ready(&self) {
         self.shared.ready.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn beat(&self) {
+        self.shared.pulse.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) async fn told_to_leave(&self) {
+        self.shared.leave.notified().await;
     }
 
     pub(crate) async fn reload_asked(&self) {

@@ -3,6 +3,7 @@
 //! Each task that everything hangs on is watched: one that ends before the stop ends the control plane with an error, so
 //! that it is never half alive.
 
+use std::future::pending;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ async fn serve(mut plane: ControlPlane, listener: TcpListener, handle: ControlHa
     let mut rounds = tokio::spawn(rounds);
     let mut files = tokio::spawn(protection.keep_fresh(handle.clone()));
     select! {
-        never = accept(listener, &connections, limits.answer_timeout, Serving { router, tls, stopping }) => match never {},
+        never = accept(listener, &handle, &connections, limits.answer_timeout, Serving { router, tls, stopping }) => match never {},
         broken = &mut drainer => return Err(ended_early("drains", broken.err())),
         broken = &mut rounds => return Err(ended_early("asks for series", broken.err())),
         broken = &mut files => return Err(ended_early("reads files again", broken.err())),
@@ -69,15 +70,20 @@ fn ended_early(what: &str, error: Option<JoinError>) -> io::Error {
 
 enum Never {}
 
-/// Accepts for ever.
+/// Accepts until it is told to leave that to another process.
 async fn accept(
     listener: tokio::net::TcpListener,
+    handle: &ControlHandle,
     connections: &Arc<Connections>,
     answer_timeout: Duration,
     serving: Serving,
 ) -> Never {
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let accepted = select! {
+            accepted = listener.accept() => accepted,
+            () = handle.told_to_leave() => break,
+        };
+        let Ok((stream, _)) = accepted else {
             // Out of descriptors, mostly: the accept queue stays readable, so do not spin on it.
             sleep(ACCEPT_PAUSE).await;
             continue;
@@ -90,6 +96,8 @@ async fn accept(
         let place = connections.place().await;
         tokio::spawn(serving.clone().serve(stream, place));
     }
+    drop(listener);
+    pending().await
 }
 
 /// What is spoken over TLS.

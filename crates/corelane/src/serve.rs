@@ -119,11 +119,13 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
             std::process::id()
         );
         service_manager(&[NotifyState::Ready]);
-        outcome = wait_for_end(&inbox, &mut reloader).map(|relieved| Ready::Stopped { relieved });
+        outcome = wait_for_end(&inbox, &mut reloader, &mut Watchdog::new(handle.clone()))
+            .map(|relieved| Ready::Stopped { relieved });
     }
     handle.set_draining();
     if let Ok(Ready::Stopped { relieved: Some(process) }) = outcome {
         service_manager(&[NotifyState::MainPid(process)]);
+        handle.stop_accepting();
         shared.drain_leaving_backlog();
     } else {
         service_manager(&[NotifyState::Stopping]);
@@ -331,18 +333,49 @@ fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHand
 }
 
 /// Gives the process that took over, if that is the end.
-fn wait_for_end(inbox: &Receiver<Event>, reloader: &mut Reloader) -> Result<Option<u32>, Failure> {
-    // Nobody to look after, nobody to wake up for.
-    let look_every = if reloader.has_file() { LOOK_EVERY } else { Duration::MAX };
+fn wait_for_end(
+    inbox: &Receiver<Event>,
+    reloader: &mut Reloader,
+    watchdog: &mut Watchdog,
+) -> Result<Option<u32>, Failure> {
+    // Nothing to look after, nothing to wake up for.
+    let look_every = if reloader.has_file() { LOOK_EVERY } else { Duration::MAX }.min(watchdog.every());
     loop {
         match inbox.recv_timeout(look_every) {
             Ok(Event::Signal) => return Ok(None),
             Ok(Event::Relieved { process }) => return Ok(Some(process)),
             Ok(Event::Reload) => reloader.reload_all(),
-            Err(RecvTimeoutError::Timeout) => reloader.reload_if_changed(),
+            Err(RecvTimeoutError::Timeout) => {
+                reloader.reload_if_changed();
+                watchdog.tell();
+            }
             Ok(Event::ShardAccepts) => {}
             Ok(Event::Ended(who)) => return Err(Failure::failed(format!("{who} ended; stopping"))),
             Err(_) => return Err(Failure::failed("every thread has ended")),
+        }
+    }
+}
+
+/// systemd's watchdog, where the unit has one: told while the control plane runs and hears from every shard.
+struct Watchdog {
+    handle: ControlHandle,
+    timeout: Option<Duration>,
+    pulse: u64,
+}
+
+impl Watchdog {
+    fn new(handle: ControlHandle) -> Self {
+        Self { handle, timeout: sd_notify::watchdog_enabled(), pulse: 0 }
+    }
+
+    fn every(&self) -> Duration {
+        self.timeout.map_or(Duration::MAX, |timeout| timeout / 3)
+    }
+
+    fn tell(&mut self) {
+        let pulse = self.handle.pulse();
+        if self.timeout.is_some() && std::mem::replace(&mut self.pulse, pulse) != pulse {
+            service_manager(&[NotifyState::Watchdog]);
         }
     }
 }

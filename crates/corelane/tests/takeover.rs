@@ -134,7 +134,10 @@ fn a_service_manager_passes_sockets_in_and_is_told() {
         os.execv(sys.argv[1], sys.argv[1:2] + ['serve', '--listen', addresses[0], '--control', addresses[1]] + sys.argv[2:])\n";
     let cores = host::cores_for(2).or_else(|| host::cores_for(1)).unwrap();
     let mut command = Command::new("python3");
-    command.args(["-c", script, BINARY, "--cores", &cores, "--log-format", "json"]).env("NOTIFY_SOCKET", &path);
+    command
+        .args(["-c", script, BINARY, "--cores", &cores, "--log-format", "json"])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "600000");
     let server = Server::spawn(&mut command);
     let told = || {
         let mut text = [0; 256];
@@ -148,6 +151,11 @@ fn a_service_manager_passes_sockets_in_and_is_told() {
         assert_eq!(peer.commit().committed, 1);
     }
     server.assert_accounted(8);
+    assert!((0..3).all(|_| told().contains("WATCHDOG=1")));
     assert_eq!(server.terminate().totals().accepted, 8);
-    assert!(told().contains("STOPPING=1"));
+    let mut last = told();
+    while last.contains("WATCHDOG=1") {
+        last = told();
+    }
+    assert!(last.contains("STOPPING=1"), "{last}");
 }
