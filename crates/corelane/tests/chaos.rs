@@ -3,14 +3,15 @@
 //! Run by `scripts/chaos.sh` in full, with `CORELANE_CHAOS=full`, one at a time and printing a figure each; in the tests
 //! small, where nothing is compared that depends on how fast this machine is. Loopback and own network namespaces only.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-use corelane_testkit::{Metrics, Peer, Random, Reply, Server, frames, host, wait_until};
+use corelane_testkit::{DEADLINE, Metrics, Peer, Random, Reply, Server, frames, host, wait_until};
 use corelane_wire::MAX_FRAME_SIZE;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_corelane");
@@ -431,6 +432,67 @@ fn stops_under_load_lose_no_whole_frame() {
         &format!("SIGTERM under load, {rounds} times"),
         &format!("exit 0 each time, after {longest:.1?} at most; {frames} frames, each counted once"),
     );
+}
+
+/// Scrapes over one connection until told to stop, at most so often; how many.
+fn scrape(control: SocketAddr, pause: Duration, over: &AtomicBool) -> u64 {
+    let stream = TcpStream::connect(control).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut reader = BufReader::new(&stream);
+    let (start, mut count) = (Instant::now(), 0);
+    while !over.load(Ordering::Relaxed) {
+        (&stream).write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            assert_ne!(reader.read_line(&mut line).unwrap(), 0, "the scraper's connection is kept");
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink()).unwrap();
+        count += 1;
+        sleep((start + pause * count as u32).saturating_duration_since(Instant::now()));
+    }
+    count
+}
+
+#[test]
+fn scrapes_and_slow_http_clients_cost_the_data_core_nothing() {
+    let _turn = turn();
+    let server = Server::start(BINARY, &[]);
+    let before = honest_before(&server);
+    let (scrapers, slow) = (20, scaled(200, 30));
+    // 1 000 a second together.
+    let pause = Duration::from_millis(scrapers as u64);
+    let over = AtomicBool::new(false);
+    let start = Instant::now();
+    let (share, scrapes) = scope(|scope| {
+        let scrapers: Vec<_> = (0..scrapers).map(|_| scope.spawn(|| scrape(server.control, pause, &over))).collect();
+        scope.spawn(|| {
+            let mut clients: Vec<_> = (0..slow).map(|_| TcpStream::connect(server.control).unwrap()).collect();
+            while !over.load(Ordering::Relaxed) {
+                for client in &mut clients {
+                    if client.write_all(b"G").is_err() {
+                        *client = TcpStream::connect(server.control).unwrap();
+                    }
+                }
+                sleep(Duration::from_millis(500));
+            }
+        });
+        let share = honest_share(&server, scaled(8, 2), before);
+        over.store(true, Ordering::Relaxed);
+        (share, scrapers.into_iter().map(|scraper| scraper.join().unwrap()).sum::<u64>())
+    });
+    let rate = scrapes as f64 / start.elapsed().as_secs_f64();
+    figure(
+        &format!("{rate:.0} scrapes a second and {slow} slow HTTP clients"),
+        &format!("an honest peer keeps {share:.2} of its throughput; every scrape was answered"),
+    );
+    assert!(!is_full() || share >= 0.9, "{share}");
 }
 
 #[test]
