@@ -80,13 +80,10 @@ fn make_room(open: &[Arc<Peer>]) {
     if states.clone().any(|state| state.leaving) {
         return;
     }
-    let had_a_chance = states.enumerate().filter(|(_, state)| {
-        let undisturbed = match state.phase {
-            Phase::Header => HEADER_UNDISTURBED,
-            Phase::Idle | Phase::Lingering => Duration::ZERO,
-            Phase::Answering { .. } => ANSWER_UNDISTURBED,
-        };
-        state.since.elapsed() >= undisturbed
+    let had_a_chance = states.enumerate().filter(|(_, state)| match state.phase {
+        Phase::Header => state.since.elapsed() >= HEADER_UNDISTURBED,
+        Phase::Idle | Phase::Lingering => true,
+        Phase::Answering { .. } => state.busy_since.elapsed() >= ANSWER_UNDISTURBED,
     });
     let answers = |state: &State| matches!(state.phase, Phase::Answering { .. });
     if let Some((index, _)) = had_a_chance.min_by_key(|(_, state)| (answers(state), state.since)) {
@@ -120,6 +117,8 @@ struct State {
     phase: Phase,
     /// When the phase began.
     since: Instant,
+    /// When the request came that was not there before: pipelined ones follow each other without an end.
+    busy_since: Instant,
     leaving: bool,
     /// A request came with a body, of which bytes may be unread.
     had_body: bool,
@@ -139,7 +138,13 @@ enum Phase {
 
 impl Peer {
     fn new(limits: HttpLimits) -> Self {
-        let state = State { phase: Phase::Header, since: Instant::now(), leaving: false, had_body: false };
+        let state = State {
+            phase: Phase::Header,
+            since: Instant::now(),
+            busy_since: Instant::now(),
+            leaving: false,
+            had_body: false,
+        };
         Self { limits, state: Mutex::new(state), leave: Notify::new() }
     }
 
@@ -157,6 +162,9 @@ impl Peer {
 
     /// A whole header came.
     pub(crate) fn asked(&self, has_body: bool) {
+        if self.phase() == Phase::Header {
+            lock(&self.state).busy_since = Instant::now();
+        }
         self.begin(Phase::Answering { handed_over: false });
         lock(&self.state).had_body |= has_body;
     }
@@ -245,7 +253,7 @@ mod tests {
 
     fn peer(since: Instant, phase: Phase) -> Arc<Peer> {
         let peer = Peer::new(HttpLimits::default());
-        *lock(&peer.state) = State { phase, since, leaving: false, had_body: false };
+        *lock(&peer.state) = State { phase, since, busy_since: since, leaving: false, had_body: false };
         Arc::new(peer)
     }
 

@@ -40,8 +40,8 @@ pub(crate) struct Config {
     pub(crate) max_accept_rate_per_ip: u32,
     pub(crate) max_rate_per_connection: u64,
     pub(crate) max_connection_age: Duration,
-    /// Empty allows any address.
-    pub(crate) allow: Vec<IpNet>,
+    /// `None` allows any address.
+    pub(crate) allow: Option<Vec<IpNet>>,
     pub(crate) max_series: usize,
     pub(crate) idle_timeout: Duration,
     pub(crate) frame_timeout: Duration,
@@ -99,7 +99,7 @@ impl Config {
             max_connection_age: layers
                 .parse("max_connection_age", values::duration(Duration::ZERO..=TIMEOUT_MAX))?
                 .value,
-            allow: layers.parse_optional("allow", values::address_ranges)?.map(|said| said.value).unwrap_or_default(),
+            allow: layers.parse_optional("allow", values::address_ranges)?.map(|said| said.value),
             max_series: layers.parse("max_series", values::number(1..=16_777_216))?.value,
             idle_timeout: layers.parse("idle_timeout", values::duration(Duration::ZERO..=TIMEOUT_MAX))?.value,
             frame_timeout: layers.parse("frame_timeout", values::duration(timeout.clone()))?.value,

@@ -121,10 +121,10 @@ const BESIDES_BYTES_AT_START: u64 = 4 << 20;
 const SHARD_RESERVE: u64 = 15;
 /// Standard streams, and the pair of sockets by which signals come.
 const DESCRIPTORS_OF_MAIN: u64 = 3 + 2;
-/// The control plane's listener again, the name that a successor asks at, and the successor.
-const DESCRIPTORS_OF_TAKEOVER: u64 = 3;
+/// The control plane's listener again, the socket at which a successor asks (twice), and the successor.
+const DESCRIPTORS_OF_TAKEOVER: u64 = 4;
 /// Descriptors for what is not known here: those inherited from whoever started the process.
-const RESERVE: u64 = 23;
+const RESERVE: u64 = 22;
 
 impl Plan {
     /// The plan of a server with this setup.

@@ -1,7 +1,7 @@
 //! What may change while the server runs. On SIGHUP the address rules, certificates and tokens are read again; the rules
 //! also when the configuration file changes, while the control plane watches the other files itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use corelane_control::ControlHandle;
@@ -14,18 +14,25 @@ pub(crate) struct Reloader {
     flags: SettingArgs,
     shards: Shards,
     control: ControlHandle,
+    /// Whether not everybody may connect now.
+    is_limited: bool,
     file: Option<PathBuf>,
     /// Of the file as it was read, and as it was last looked at.
-    read: Option<SystemTime>,
-    seen: Option<SystemTime>,
+    read: Stamp,
+    seen: Stamp,
 }
 
 impl Reloader {
-    pub(crate) fn new(flags: SettingArgs, shards: Shards, control: ControlHandle) -> Self {
+    /// `stamp` was taken before the configuration was read for the first time.
+    pub(crate) fn new(
+        flags: SettingArgs,
+        stamp: Stamp,
+        rules: &AccessRules,
+        shards: Shards,
+        control: ControlHandle,
+    ) -> Self {
         let file = flags.file();
-        let mut reloader = Self { flags, shards, control, file, read: None, seen: None };
-        reloader.read = reloader.look();
-        reloader
+        Self { flags, shards, control, is_limited: !rules.allow.is_empty(), file, read: stamp, seen: None }
     }
 
     /// Whether there is a file that could change.
@@ -53,8 +60,14 @@ impl Reloader {
     fn reload(&mut self) {
         self.read = self.look();
         match Config::resolve(&self.flags) {
+            // A file that was emptied by mistake must not open the door to everybody.
+            Ok(Config { allow: None, .. }) if self.is_limited => tracing::error!(
+                "`allow` is gone from the configuration, what was set stays; to let everybody in, write \
+                 allow = [\"0.0.0.0/0\", \"::/0\"]"
+            ),
             Ok(config) => {
-                let rules = AccessRules { allow: config.allow };
+                let rules = AccessRules { allow: config.allow.unwrap_or_default() };
+                self.is_limited = !rules.allow.is_empty();
                 self.shards.set_rules(&rules);
                 tracing::info!(allow = rules.allow.len(), "address rules read again");
             }
@@ -62,7 +75,15 @@ impl Reloader {
         }
     }
 
-    fn look(&self) -> Option<SystemTime> {
-        self.file.as_ref()?.metadata().ok()?.modified().ok()
+    fn look(&self) -> Stamp {
+        stamp(self.file.as_deref())
     }
+}
+
+/// When a file was last changed; `None` without one.
+pub(crate) type Stamp = Option<SystemTime>;
+
+/// The stamp of a configuration file.
+pub(crate) fn stamp(file: Option<&Path>) -> Stamp {
+    file?.metadata().ok()?.modified().ok()
 }

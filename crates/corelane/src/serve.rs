@@ -32,7 +32,7 @@ use crate::failure::Failure;
 use crate::host::{self, Placement, Setup};
 use crate::log;
 use crate::plan::Plan;
-use crate::reload::Reloader;
+use crate::reload::{self, Reloader};
 use crate::sockets::Sockets;
 use crate::takeover::{Offer, Predecessor};
 
@@ -63,6 +63,7 @@ enum Event {
 pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     // The shards' executors use it at every park; registering it takes milliseconds once other threads run.
     let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
+    let stamp = reload::stamp(flags.file().as_deref());
     let config = Config::resolve(&flags)?;
     log::init(config.log_format);
     let mut setup = Setup::of(&config)?;
@@ -87,10 +88,10 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     watch_signals(events.clone())?;
     let shared = Shards::new(shards, &limits)
         .map_err(|error| Failure::failed(format!("cannot make what the shards share: {error}")))?;
-    let rules = AccessRules { allow: config.allow };
+    let rules = AccessRules { allow: config.allow.unwrap_or_default() };
     let (ports, threads) = start_shards(&placement, &limits, &shared, &rules, data, &events)?;
     let handle = ControlHandle::new();
-    let mut reloader = Reloader::new(flags, shared.clone(), handle.clone());
+    let mut reloader = Reloader::new(flags, stamp, &rules, shared.clone(), handle.clone());
     let plane = start_control(placement.control, ports, control, protection, handle.clone(), events.clone())?;
     let mut outcome = wait_until_ready(&inbox, shards, &handle);
     if let Ok(Ready::Never { accepting }) = outcome {
@@ -100,18 +101,28 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         )));
     }
     let mut offer = None;
+    // While another process has the same sockets, who waits in their queues is not lost with this one.
+    let mut is_shared = predecessor.is_some();
     if matches!(outcome, Ok(Ready::Yes)) {
-        if let Some(Err(error)) = predecessor.map(Predecessor::relieve) {
-            tracing::warn!("the process that served before does not answer, and may still accept connections: {error}");
-        }
-        let relieved = events.clone();
+        let relieved = predecessor.map_or(Ok(()), Predecessor::relieve);
+        is_shared = relieved.is_err();
+        let theirs = events.clone();
         let offered = offered.and_then(|sockets| {
-            Offer::make(listen, sockets, move |process| drop(relieved.send(Event::Relieved { process })))
+            Offer::make(listen, sockets, move |process| drop(theirs.send(Event::Relieved { process })))
         });
-        match offered {
-            Ok(made) => offer = Some(made),
-            Err(error) => tracing::warn!("another process cannot take over from this one: {error}"),
+        match (offered, relieved) {
+            (Ok(made), _) => {
+                offer = Some(made);
+                is_shared = false;
+            }
+            (Err(error), Ok(())) => tracing::warn!("another process cannot take over from this one: {error}"),
+            (Err(_), Err(error)) => {
+                let text = format!("--takeover: the process that serves {listen} goes on, this one stops: {error}");
+                outcome = Err(Failure::failed(text));
+            }
         }
+    }
+    if matches!(outcome, Ok(Ready::Yes)) {
         // Whoever started us may have closed our stdout; the server is no worse for it.
         let _ = writeln!(
             io::stdout(),
@@ -129,7 +140,11 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         shared.drain_leaving_backlog();
     } else {
         service_manager(&[NotifyState::Stopping]);
-        shared.drain();
+        if is_shared {
+            shared.drain_leaving_backlog();
+        } else {
+            shared.drain();
+        }
     }
     if let Some(offer) = offer {
         offer.withdraw();

@@ -42,7 +42,7 @@ impl Sockets {
         let mut control = Vec::new();
         for socket in given {
             let address = local_address(&socket)?;
-            if is_same(address, config.control) { &mut control } else { &mut data }.push((socket, address));
+            if is_for_control(address, config) { &mut control } else { &mut data }.push((socket, address));
         }
         if let Some((_, address)) = data.iter().find(|(_, address)| !is_same(*address, config.listen)) {
             return Err(Failure::failed(format!(
@@ -105,6 +105,11 @@ fn bind_data_port(address: SocketAddr, shards: usize, backlog: u32) -> io::Resul
             bound => return bound,
         }
     }
+}
+
+/// Which of two addresses a socket is for, also where both are the same but for a port that may be any.
+fn is_for_control(address: SocketAddr, config: &Config) -> bool {
+    address == config.control || (address != config.listen && is_same(address, config.control))
 }
 
 /// Whether a socket bound to `bound` is what was asked for: any port will do for port 0.

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg, sockopt,
@@ -27,6 +28,8 @@ const SERVES: u8 = b'+';
 const SOCKETS_MAX: usize = 253;
 /// How long the other side may take for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After a takeover that failed.
+const RETRY: Duration = Duration::from_secs(1);
 
 fn name(listen: SocketAddr) -> io::Result<UnixAddress> {
     UnixAddress::from_abstract_name(format!("corelane/{listen}"))
@@ -46,7 +49,8 @@ impl Predecessor {
         let mut count = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        recvmsg(&stream, &mut [IoSliceMut::new(&mut count)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        // A read with a timeout is not restarted by the kernel: an io_uring that is being closed is enough to end it.
+        retry_on_intr(|| recvmsg(&stream, &mut [IoSliceMut::new(&mut count)], &mut control, RecvFlags::CMSG_CLOEXEC))?;
         let mut sockets = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
@@ -63,7 +67,7 @@ impl Predecessor {
     pub(crate) fn relieve(mut self) -> io::Result<()> {
         self.stream.write_all(&[SERVES])?;
         // It closes without a word.
-        self.stream.read(&mut [0]).map(drop)
+        self.stream.read_to_end(&mut Vec::new()).map(drop)
     }
 }
 
@@ -71,6 +75,8 @@ impl Predecessor {
 #[derive(Clone)]
 pub(crate) struct Offer {
     sockets: Arc<Mutex<Vec<OwnedFd>>>,
+    /// The listener again, until the offer is withdrawn: to wake who accepts.
+    listener: Arc<Mutex<Option<OwnedFd>>>,
 }
 
 impl Offer {
@@ -84,15 +90,19 @@ impl Offer {
         on_relieved: impl FnOnce(u32) + Send + 'static,
     ) -> io::Result<Self> {
         let listener = UnixListener::bind_addr(&name(listen)?)?;
-        let offer = Self { sockets: Arc::new(Mutex::new(sockets)) };
+        let again = Arc::new(Mutex::new(Some(listener.try_clone()?.into())));
+        let offer = Self { sockets: Arc::new(Mutex::new(sockets)), listener: again };
         let theirs = offer.clone();
         let run = move || {
-            let successor = listener.incoming().find_map(|stream| {
-                let handed = stream.and_then(|stream| theirs.hand_over(stream));
-                let complain =
-                    |error: &_| tracing::warn!("a takeover was not completed, this process goes on: {error}");
-                handed.inspect_err(complain).ok()
-            });
+            let successor = loop {
+                match listener.accept().and_then(|(stream, _)| theirs.hand_over(stream)) {
+                    Ok(successor) => break Some(successor),
+                    Err(_) if theirs.is_withdrawn() => break None,
+                    Err(error) => tracing::warn!("a takeover was not completed, this process goes on: {error}"),
+                }
+                // Whoever fails again and again, or a host without descriptors, costs a line a second.
+                thread::sleep(RETRY);
+            };
             // The name is the successor's from here on; it learns that by the end of the stream.
             drop(listener);
             theirs.withdraw();
@@ -106,9 +116,18 @@ impl Offer {
         Ok(offer)
     }
 
-    /// Closes this side of the sockets: while one is held, the kernel lets peers connect that nobody will accept.
+    /// Closes this side of the sockets: while one is held, the kernel lets peers connect that nobody will accept. Gives up
+    /// the name, too.
     pub(crate) fn withdraw(&self) {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        // Ends the accept that waits. The name is free when its listener is closed, too.
+        if let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+        }
+    }
+
+    fn is_withdrawn(&self) -> bool {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Gives the sockets to whoever has connected, and waits until it serves them.

@@ -44,6 +44,11 @@ fn only_allowed_addresses_are_taken_and_the_rules_can_change() {
     server.signal(Signal::HUP);
     wait_until("a complaint about the file", || server.stderr().contains("everybody"));
     assert!(is_taken(&server, THERE) && !is_taken(&server, HERE));
+    // Nor does one that was emptied, which would let everybody in.
+    write("");
+    server.signal(Signal::HUP);
+    wait_until("a complaint about what is gone", || server.stderr().contains("`allow` is gone"));
+    assert!(is_taken(&server, THERE) && !is_taken(&server, HERE));
     // On a signal, too.
     write("allow = [\"127.0.0.0/8\"]\n");
     server.signal(Signal::HUP);
@@ -132,6 +137,26 @@ fn a_rate_limit_holds_a_connection_back_and_loses_nothing() {
     assert!(start.elapsed() >= least, "{count} frames in {:?}", start.elapsed());
     let metrics = server.assert_accounted(count as u64 + 1);
     assert_eq!((metrics.accepted(), metrics.closed_for("frame_timeout")), (count as u64 + 1, 0));
+}
+
+#[test]
+fn a_low_rate_runs_out_no_clock() {
+    // A frame of 64 KiB takes two seconds at this rate, four times the frame timeout.
+    let flags = ["--max-rate-per-connection", "32KiB", "--frame-timeout", "500ms"];
+    let server = Server::start(BINARY, &flags);
+    let frame = frames::event_of("slow", 1, 65_536);
+    let mut peer = server.connect();
+    (0..3).for_each(|_| peer.send(&frame));
+    assert_eq!(peer.commit().committed, 3);
+    // One that is shown out is told why, however little it may send.
+    let mut rude = server.connect();
+    assert_eq!(rude.commit().committed, 0);
+    (0..2).for_each(|_| rude.send(&frame));
+    rude.send(&frames::header(u32::MAX));
+    rude.send(&[0; 100_000]);
+    let Some(Reply::Closing { code, .. }) = rude.reply() else { panic!("no last frame") };
+    assert_eq!(code, "oversize");
+    server.assert_accounted(6);
 }
 
 #[test]

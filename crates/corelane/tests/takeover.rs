@@ -48,6 +48,8 @@ fn a_successor_takes_over_and_nobody_is_refused_or_lost() {
     let (listen, over, long_sent) = (server.listen, AtomicBool::new(false), AtomicU64::new(0));
     let (committed, accepted) = thread::scope(|scope| {
         let over = &over;
+        // Also when a round panics, or this would hang instead of telling.
+        let _end = scopeguard::guard((), |()| over.store(true, Ordering::Relaxed));
         let connect = |id| scope.spawn(move || connect_loop(listen, &format!("loop-{id}"), over));
         let loops: Vec<_> = (0..3).map(connect).collect();
         let mut accepted = 0;
@@ -100,6 +102,19 @@ fn a_successor_that_fails_changes_nothing() {
     assert_eq!(peer.commit().committed, 1);
     let next = successor(&server, &[]);
     assert_eq!(server.wait().totals().accepted, 1);
+    assert_eq!(next.connect().commit().committed, 0);
+}
+
+#[test]
+fn a_successor_may_leave_the_control_port_open() {
+    let server = Server::start(BINARY, &[]);
+    let listen = server.listen.to_string();
+    let mut command = Command::new(BINARY);
+    let cores = host::cores_for(1).unwrap();
+    command.args(["serve", "--takeover", "--listen", &listen, "--control", "127.0.0.1:0", "--cores", &cores]);
+    let next = Server::spawn(&mut command);
+    assert_eq!(server.control, next.control, "what was given is used");
+    server.wait().totals();
     assert_eq!(next.connect().commit().committed, 0);
 }
 

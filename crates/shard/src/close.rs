@@ -139,6 +139,9 @@ impl Shard {
         peer.output = None;
         peer.phase = Phase::Lingering { until: self.now + LINGER, discarded: 0 };
         let _ = rustix::net::shutdown(&peer.socket, Shutdown::Write);
+        if matches!(peer.receiving, Receiving::Throttled { .. }) {
+            return self.arm(slot);
+        }
         if matches!(peer.receiving, Receiving::Ended { .. }) {
             self.finish(slot);
         }

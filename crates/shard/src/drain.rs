@@ -23,9 +23,11 @@ impl Shard {
     /// Called every turn while the shard is asked to stop.
     pub(crate) fn advance_drain(&mut self) {
         let now = self.now;
-        let Some(drain) = &self.drain else { return self.begin_drain() };
+        let Some(drain) = &mut self.drain else { return self.begin_drain() };
         let deadline = drain.deadline;
-        if drain.marked && now >= deadline {
+        if now >= deadline {
+            // Another shard that does not stop holds this one up no longer.
+            drain.marked = true;
             for slot in 0..self.peers.slots_used() {
                 self.close(slot, CloseReason::Shutdown);
             }

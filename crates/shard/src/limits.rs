@@ -92,7 +92,9 @@ pub const EXECUTOR_TURN: Duration = Duration::from_millis(100);
 pub const FLUSH_EVERY: Duration = Duration::from_millis(10);
 
 /// The shard's own timer: one sweep over all connections for every timeout, and the slow gauges.
-pub const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(1_000 / TICKS_A_SECOND);
+/// See [`TICK`].
+pub const TICKS_A_SECOND: u64 = 10;
 
 /// Frames and commit requests of one connection before the others have theirs; at most one receive's bytes besides. A
 /// flood waits behind everybody who has sent less.

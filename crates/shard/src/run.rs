@@ -86,25 +86,28 @@ pub(crate) const EXECUTOR_RING_DEPTH: usize = 256;
 ///
 /// # Errors
 /// When the core does not exist or the thread cannot be started. Later errors come from [`ShardThread::join`].
-pub fn spawn(config: ShardConfig, listener: TcpListener) -> io::Result<ShardThread> {
+pub fn spawn(mut config: ShardConfig, listener: TcpListener) -> io::Result<ShardThread> {
     let name = format!("shard-{}", config.index);
+    // Run when dropped: after the shard's end, at a panic, and when the executor cannot be made and the shard never begins.
+    let on_end = scopeguard::guard(std::mem::replace(&mut config.on_end, Box::new(|| ())), |on_end| on_end());
+    let (shards, index) = (config.shards.clone(), config.index);
+    let hand_over = scopeguard::guard(shards, move |shards| shards.end_hand_over(index));
     let executor = LocalExecutorBuilder::new(Placement::Fixed(config.core))
         .name(&name)
         .io_memory(EXECUTOR_IO_MEMORY)
         .ring_depth(EXECUTOR_RING_DEPTH)
         .preempt_timer(EXECUTOR_TURN)
-        .spawn(move || run(config, listener))
+        .spawn(move || async move {
+            let _ends = (on_end, hand_over);
+            run(config, listener).await
+        })
         .map_err(|error| io::Error::other(error.to_string()))?;
     Ok(ShardThread { executor })
 }
 
 async fn run(mut config: ShardConfig, listener: TcpListener) -> io::Result<()> {
     let on_accepting = std::mem::replace(&mut config.on_accepting, Box::new(|| ()));
-    // Runs when dropped, be it by a panic.
-    let _on_end = scopeguard::guard(std::mem::replace(&mut config.on_end, Box::new(|| ())), |on_end| on_end());
-    let (shards, index) = (config.shards.clone(), config.index);
-    let _no_more = scopeguard::guard(shards.clone(), |shards| shards.end_hand_over(index));
-    let parker = Parker::new(shards.link(index).wake_fd())?;
+    let parker = Parker::new(config.shards.link(config.index).wake_fd())?;
     let shard = Rc::new(RefCell::new(Shard::new(config, listener)?));
     on_accepting();
     let ticker = glommio::spawn_local(tick(Rc::downgrade(&shard))).detach();

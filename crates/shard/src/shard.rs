@@ -18,7 +18,8 @@ use crate::connection::{Core, Outcome};
 use crate::drain::Drain;
 use crate::inbox::{InboxTable, Received};
 use crate::limits::{
-    ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, KEPT_BACK_BUFFERS, RECEIVE_BYTES, TICK, TURN_WAIT, UNREAD_ANSWER_BYTES_MAX,
+    ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, KEPT_BACK_BUFFERS, RECEIVE_BYTES, TICK, TICKS_A_SECOND, TURN_WAIT,
+    UNREAD_ANSWER_BYTES_MAX,
 };
 use crate::moderation::TurnLoad;
 use crate::peer::{Peer, PeerTable, Phase, Receiving};
@@ -285,16 +286,16 @@ impl Shard {
         let bytes = result.max(0) as usize;
         let core = &mut self.core;
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.connection.take_back_carry(buffer, bytes, core)));
+        peer.received_bytes += bytes as u64;
+        peer.allowance.spend(bytes as u64);
+        peer.last_byte_at = now;
+        self.core.pipeline.metrics.add(cell::RECEIVED_BYTES, bytes as u64);
         match outcome {
             Ok(Ok(())) if result <= 0 => return self.stop_waiting(slot, -result),
             Ok(Ok(())) => {}
             Ok(Err(broken)) => return self.close_broken(slot, broken),
             Err(_) => return self.close(slot, CloseReason::Panic),
         }
-        peer.received_bytes += bytes as u64;
-        peer.allowance.spend(bytes as u64);
-        peer.last_byte_at = now;
-        self.core.pipeline.metrics.add(cell::RECEIVED_BYTES, bytes as u64);
         self.after_service(slot);
     }
 
@@ -370,16 +371,21 @@ impl Shard {
     /// Begins to receive, as much as the connection may.
     pub(crate) fn arm(&mut self, slot: usize) {
         let (now, rate) = (self.now, self.config.limits.rate_per_connection);
-        let is_limited = rate > 0 && self.drain.is_none();
         let Some(peer) = self.peers.get_mut(slot) else { return };
         resume_clocks(peer, now);
-        let allowed = if is_limited { peer.allowance.available(rate, now) } else { u64::MAX };
-        peer.receiving = if allowed == 0 { Receiving::Throttled { since: now } } else { Receiving::Armed };
-        match allowed {
-            0 => {}
-            u64::MAX => self.ring.receive(peer.socket.as_fd(), slot),
-            bytes => self.ring.receive_once(peer.socket.as_fd(), slot, bytes.min(RECEIVE_BYTES as u64) as u32),
+        // A connection that is closing is read until its end.
+        if rate == 0 || self.drain.is_some() || peer.phase != Phase::Open {
+            peer.receiving = Receiving::Armed;
+            return self.ring.receive(peer.socket.as_fd(), slot);
         }
+        let allowed = peer.allowance.available(rate, now);
+        // A tick's worth at a time: drop by drop, a slow connection would cost more than a fast one.
+        if allowed < (rate / TICKS_A_SECOND).clamp(1, RECEIVE_BYTES as u64) {
+            peer.receiving = Receiving::Throttled { since: now };
+            return;
+        }
+        peer.receiving = Receiving::Armed;
+        self.ring.receive_once(peer.socket.as_fd(), slot, allowed.min(RECEIVE_BYTES as u64) as u32);
     }
 
     fn is_asked_to_stop(&self) -> bool {
@@ -390,7 +396,9 @@ impl Shard {
     pub(crate) fn falls_asleep(&mut self) -> io::Result<bool> {
         self.flush();
         // A stop is watched turn by turn.
-        Ok(self.drain.is_none() && !self.is_asked_to_stop() && self.ring.sleep()?)
+        // Who waits for a buffer gets one in the next turn, if the kernel has any.
+        let is_quiet = self.wait_queue.is_empty() || self.ring.lent() == 0;
+        Ok(is_quiet && self.drain.is_none() && !self.is_asked_to_stop() && self.ring.sleep()?)
     }
 
     /// A tick of a sleeping loop: what it starts, and buffers that it frees, are the loop's to see to.

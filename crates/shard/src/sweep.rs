@@ -169,9 +169,15 @@ pub(crate) fn is_too_old(peer: &Peer, slot: usize, now: Instant, age_max: Durati
     let spread = age_max / 10_240 * ((slot as u32).wrapping_mul(0x9e37_79b9) >> 22);
     now.since(peer.accepted_at) >= age_max + spread
         && peer.connection.is_at_commit_point()
-        && (peer.connection.asked() || now.since(peer.last_byte_at) >= TICK)
+        && (peer.connection.asked() || is_silent(peer, now))
         && peer.inbox.is_empty()
         && peer.output.is_none()
+}
+
+/// Whether nothing has come for a while, and nothing is here that was not read.
+fn is_silent(peer: &Peer, now: Instant) -> bool {
+    let silent = peer.receiving == Receiving::Armed && now.since(peer.last_byte_at) >= TICK;
+    silent && rustix::io::ioctl_fionread(&peer.socket).is_ok_and(|unread| unread == 0)
 }
 
 /// Whether giving this connection's begun frame up is fair, and helps: it was silent although it was read.
