@@ -85,8 +85,11 @@ fn make_room(open: &[Arc<Peer>]) {
         Phase::Idle | Phase::Lingering => true,
         Phase::Answering { .. } => state.busy_since.elapsed() >= ANSWER_UNDISTURBED,
     });
-    let answers = |state: &State| matches!(state.phase, Phase::Answering { .. });
-    if let Some((index, _)) = had_a_chance.min_by_key(|(_, state)| (answers(state), state.since)) {
+    let longest = |state: &State| match state.phase {
+        Phase::Answering { .. } => (true, state.busy_since),
+        _ => (false, state.since),
+    };
+    if let Some((index, _)) = had_a_chance.min_by_key(|(_, state)| longest(state)) {
         lock(&open[index].state).leaving = true;
         open[index].leave.notify_one();
     }
@@ -297,5 +300,25 @@ mod tests {
         let open = [ago(1_500, ANSWERING), ago(4_000, ANSWERING), ago(0, Phase::Header)];
         make_room(&open);
         assert_eq!(leaving(&open), [1]);
+    }
+
+    #[test]
+    fn requests_that_follow_each_other_without_an_end_keep_no_place_for_ever() {
+        let open = [ago(1_500, ANSWERING), ago(3_000, ANSWERING)];
+        open.iter().for_each(|peer| {
+            peer.handed_over();
+            peer.flushed();
+            peer.asked(false);
+        });
+        make_room(&open);
+        assert_eq!(leaving(&open), [1]);
+        // A request whose bytes came after the last answer is a new one.
+        let open = [ago(1_500, ANSWERING)];
+        open[0].handed_over();
+        open[0].flushed();
+        open[0].sent_bytes();
+        open[0].asked(false);
+        make_room(&open);
+        assert!(leaving(&open).is_empty());
     }
 }

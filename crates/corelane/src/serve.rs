@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -104,22 +105,9 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     // While another process has the same sockets, who waits in their queues is not lost with this one.
     let mut is_shared = predecessor.is_some();
     if matches!(outcome, Ok(Ready::Yes)) {
-        let relieved = predecessor.map_or(Ok(()), Predecessor::relieve);
-        is_shared = relieved.is_err();
-        let theirs = events.clone();
-        let offered = offered.and_then(|sockets| {
-            Offer::make(listen, sockets, move |process| drop(theirs.send(Event::Relieved { process })))
-        });
-        match (offered, relieved) {
-            (Ok(made), _) => {
-                offer = Some(made);
-                is_shared = false;
-            }
-            (Err(error), Ok(())) => tracing::warn!("another process cannot take over from this one: {error}"),
-            (Err(_), Err(error)) => {
-                let text = format!("--takeover: the process that serves {listen} goes on, this one stops: {error}");
-                outcome = Err(Failure::failed(text));
-            }
+        match succeed(predecessor, listen, offered, events) {
+            Ok(made) => (offer, is_shared) = (made, false),
+            Err(failure) => outcome = Err(failure),
         }
     }
     if matches!(outcome, Ok(Ready::Yes)) {
@@ -137,14 +125,14 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     if let Ok(Ready::Stopped { relieved: Some(process) }) = outcome {
         service_manager(&[NotifyState::MainPid(process)]);
         handle.stop_accepting();
-        shared.drain_leaving_backlog();
+        is_shared = true;
     } else {
         service_manager(&[NotifyState::Stopping]);
-        if is_shared {
-            shared.drain_leaving_backlog();
-        } else {
-            shared.drain();
-        }
+    }
+    if is_shared {
+        shared.drain_leaving_backlog();
+    } else {
+        shared.drain();
     }
     if let Some(offer) = offer {
         offer.withdraw();
@@ -163,6 +151,29 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         Err(_) => outcome = outcome.and(Err(Failure::failed("the control plane failed: internal error"))),
     }
     outcome.map(|_| ())
+}
+
+/// Relieves the predecessor, if there is one, and offers the sockets to a successor; `None` when that cannot be done.
+fn succeed(
+    predecessor: Option<Predecessor>,
+    listen: SocketAddr,
+    sockets: io::Result<Vec<OwnedFd>>,
+    events: Sender<Event>,
+) -> Result<Option<Offer>, Failure> {
+    let relieved = predecessor.map_or(Ok(()), Predecessor::relieve);
+    let on_relieved = move |process| drop(events.send(Event::Relieved { process }));
+    match (sockets.and_then(|sockets| Offer::make(listen, sockets, on_relieved)), relieved) {
+        // Whoever did not answer has left its name to this process, so it is gone.
+        (Ok(offer), _) => Ok(Some(offer)),
+        (Err(error), Ok(())) => {
+            tracing::warn!("another process cannot take over from this one: {error}");
+            Ok(None)
+        }
+        (Err(_), Err(error)) => {
+            let text = format!("--takeover: the process that serves {listen} goes on, this one stops: {error}");
+            Err(Failure::failed(text))
+        }
+    }
 }
 
 /// How waiting for a complete start ended.

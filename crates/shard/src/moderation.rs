@@ -1,7 +1,7 @@
 //! Moderation: what the last turn brought decides how long the next one waits, and how much memory the kernel gets.
 //!
-//! Small receives are gathered, since a turn costs about as much as taking 16 KiB in. Where bytes come in bulk there is
-//! nothing to gain: the wait would only let the sockets fill until their senders stop.
+//! Small receives are gathered, since a turn has its cost whatever it brings. Where bytes come in bulk there is nothing to
+//! gain: the wait would only let the sockets fill until their senders stop. `limits` has the figures.
 
 use crate::limits::{BULK_TURN_BYTES, LARGE_RECEIVE_BYTES, LENT_BUFFERS_LARGE, TURN_COMPLETIONS};
 

@@ -22,6 +22,11 @@ struct Running {
 }
 
 fn start() -> Running {
+    start_of(1, std::time::Duration::from_secs(10))
+}
+
+/// The first of so many shards, of which the others never come up.
+fn start_of(shards: usize, drain_timeout: std::time::Duration) -> Running {
     let listener = bind_listeners("127.0.0.1:0".parse().unwrap(), 1, 16).unwrap().remove(0);
     let address = listener.local_addr().unwrap();
     let (recorder, samples) = telemetry_ring(4096);
@@ -37,9 +42,9 @@ fn start() -> Running {
         series_max: 16,
         idle_timeout: second,
         frame_timeout: second,
-        drain_timeout: second,
+        drain_timeout,
     };
-    let shards = Shards::new(1, &limits).unwrap();
+    let shards = Shards::new(shards, &limits).unwrap();
     let link = shards.link(0).clone();
     let config = ShardConfig {
         index: 0,
@@ -94,4 +99,14 @@ fn a_panic_in_one_connection_closes_that_connection_only() {
     assert_eq!(totals.counter(0, cell::connections_closed(CloseReason::Panic)), 1);
     assert_eq!(totals.counter(0, cell::FRAMES_ACCEPTED), 3);
     assert_eq!(totals.gauge(0, cell::CONNECTIONS), 0.0);
+}
+
+#[test]
+fn a_shard_that_hangs_does_not_hold_the_stop_of_another_up() {
+    let Running { address, link, thread, .. } = start_of(2, std::time::Duration::from_millis(300));
+    let mut peer = TcpStream::connect(address).unwrap();
+    // It may be on its way to the other shard, which never takes it in.
+    peer.write_all(&frame("stopped")).unwrap();
+    link.drain();
+    thread.join().unwrap();
 }
