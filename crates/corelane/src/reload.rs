@@ -69,6 +69,12 @@ impl Reloader {
                 let rules = AccessRules { allow: config.allow.unwrap_or_default() };
                 self.is_limited = !rules.allow.is_empty();
                 self.shards.set_rules(&rules);
+                // The one setting that can change; the others stay what they were at the start.
+                config
+                    .told
+                    .into_iter()
+                    .filter(|told| told.key == "allow")
+                    .for_each(|told| self.control.configure(told));
                 tracing::info!(allow = rules.allow.len(), "address rules read again");
             }
             Err(failure) => tracing::error!("the configuration was not read again, what was set stays: {failure}"),
