@@ -14,11 +14,11 @@ function readTheme() {
   ink = { accent: colour("--accent"), alert: colour("--alert"), line: colour("--line"), soft: colour("--soft"), font: `11px ${style.fontFamily}` };
 }
 
-/** The next of 1, 2 and 5 times a power of ten, so that a scale changes seldom. */
+/** The next round number, so that a scale changes seldom. */
 function niceMax(number) {
   if (!(number > 0)) return 10;
   const power = 10 ** Math.floor(Math.log10(number));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= number * 0.999);
+  return [1, 2, 4, 6, 8, 10].map((step) => step * power).find((step) => step >= number * 0.999);
 }
 
 /** A canvas's context, cleared, in CSS pixels; null while it is not shown. */

@@ -5,15 +5,15 @@
 const FIGURES = [
   ["megabits", "Mbit/s", (r) => short(r?.megabits), () => false, "Received from peers, headers included"],
   ["connections", "Connections", (r, s) => whole(s.connections), () => false, "Open now"],
-  ["pool", "Pool in use", (r, s) => percent(s.pool_utilization_ratio), (r, s) => s.pool_utilization_ratio > 0.9, "Most of the receive buffers in use at once since the sample before"],
-  ["backlog", "Backlog", (r, s) => bytes(s.ingest_backlog_bytes), () => false, "Bytes that the kernel holds, received and not yet read"],
+  ["cpu", "CPU", (r) => percent(r?.cpu), (r) => r?.cpu > 0.95, "Share of the core that the shard's thread used"],
   ["p50", "Latency p50", (r) => bound(r?.p50), () => false, "Half of the frames of the last second were counted within this, from the return of the read"],
   ["p99", "p99", (r) => bound(r?.p99), () => false, "99 of 100 frames of the last second were counted within this"],
   ["p999", "p99.9", (r) => bound(r?.p999), () => false, "999 of 1000 frames of the last second were counted within this"],
-  ["stall", "Loop stall", (r) => bound(r?.stall), (r) => r?.stall > 0.1, "How late the shard's own timer fired in the last second, at most"],
-  ["cpu", "CPU", (r) => percent(r?.cpu), (r) => r?.cpu > 0.95, "Share of the core that the shard's thread used"],
-  ["allocations", "Allocations/s", (r) => rate(r?.allocations), () => false, "Heap allocations of the shard's thread"],
+  ["pool", "Pool in use", (r, s) => percent(s.pool_utilization_ratio), (r, s) => s.pool_utilization_ratio > 0.9, "Most of the receive buffers in use at once since the sample before"],
+  ["backlog", "Backlog", (r, s) => bytes(s.ingest_backlog_bytes), () => false, "Bytes that the kernel holds, received and not yet read"],
   ["waits", "Pool waits/s", (r) => rate(r?.waits), (r) => r?.waits > 0, "Receives that waited for a free buffer"],
+  ["stall", "Loop stall", (r) => bound(r?.stall), (r) => r?.stall > 0.1, "How late the shard's own timer fired in the last second, at most"],
+  ["allocations", "Allocations/s", (r) => rate(r?.allocations), () => false, "Heap allocations of the shard's thread"],
   ["loss", "Ring loss/s", (r) => rate(r?.loss), (r) => r?.loss > 0, "Samples that were overwritten before they were read; no count is lost by it"],
 ];
 
@@ -25,7 +25,7 @@ class Lane {
     this.element.dataset.shard = shard;
     this.title = this.element.querySelector("h3");
     this.state = this.element.querySelector(".state");
-    this.big = this.element.querySelector("output");
+    this.big = this.element.querySelector(".big b");
     this.canvas = this.element.querySelector("canvas");
     this.figures = FIGURES.map(([name, label, , , title]) => {
       const value = make("dd", { "data-figure": name }, UNKNOWN);

@@ -14,7 +14,7 @@ const TOTALS = [
 class Totals {
   constructor() {
     this.tiles = TOTALS.map(([name, label]) => {
-      const tile = { big: make("output", { "data-rate": name }, UNKNOWN), count: make("span", {}, UNKNOWN), of: make("span") };
+      const tile = { big: make("b", { "data-rate": name }, UNKNOWN), count: make("span", {}, UNKNOWN), of: make("span") };
       const small = make("p", { class: "sum" }, tile.of, " ", tile.count);
       document.getElementById("totals").append(make("div", { class: `tile ${name}` }, make("h2", {}, label), tile.big, small));
       return tile;
@@ -100,7 +100,7 @@ class Server {
       ["started", started == null ? UNKNOWN : DATE.format(started * 1000)],
       ["uptime", duration(uptime)],
       ["resident memory", bytes(totals.process_resident_memory_bytes)],
-      ["heap in use", bytes(totals.memory_allocated_bytes)],
+      ["heap allocated", bytes(totals.memory_allocated_bytes)],
       ["CPU of the process", percent(cpu)],
       ["descriptors", `${whole(totals.process_open_fds)} of ${whole(totals.process_max_fds)}`],
       ...(totals.tls_certificate_expiry_timestamp_seconds == null ? []
@@ -124,7 +124,7 @@ class Definitions {
     for (const [name, value, note] of entries) {
       if (!this.rows.has(name)) {
         const row = { value: make("dd", { "data-name": name }), note: make("dd", { class: "note" }) };
-        row.element = make("div", {}, make("dt", {}, name), row.value, row.note);
+        row.element = make("div", {}, make("dt", {}, name), row.note, row.value);
         this.list.append(row.element);
         this.rows.set(name, row);
       }

@@ -87,11 +87,12 @@ class Sensors {
 
 class SensorRow {
   constructor() {
-    const cell = (name) => make("td", { class: name });
+    // The roles stay where the narrow page lays rows out as a grid.
+    const cell = (name) => make("td", { class: name, role: "cell" });
     this.cells = ["id", "sensor", "number last", "trend", "number rate", "number range", "number range", "number count", "number age"].map(cell);
     this.spark = make("canvas", { "aria-hidden": "true" });
     this.cells[3].append(this.spark);
-    this.element = make("tr", {}, ...this.cells);
+    this.element = make("tr", { role: "row" }, ...this.cells);
     this.element.hidden = true;
   }
 

@@ -172,8 +172,8 @@ fn the_page_tells_that_the_server_is_gone_and_goes_on_with_the_next() {
     browser.wait("the first server's frames", || browser.number("[data-total=frames_accepted]") == Some(2_999));
     // Every text that a rate ever has from here on.
     browser.run(
-        "window.seen = []; new MutationObserver(() => document.querySelectorAll('output, .figures dd')\
-         .forEach(output => window.seen.push(output.textContent))).observe(document.body, \
+        "window.seen = []; new MutationObserver(() => document.querySelectorAll('b, .figures dd')\
+         .forEach(number => window.seen.push(number.textContent))).observe(document.body, \
          { subtree: true, childList: true, characterData: true })",
     );
     assert_eq!(server.terminate().status.code(), Some(0));
@@ -261,8 +261,8 @@ fn nothing_moves_under_load_on_any_screen() {
 
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for (name, width, height, scale, scheme) in [
-        ("dashboard-light", 1440, 900, 1.0, "light"),
-        ("dashboard-dark", 1440, 900, 1.0, "dark"),
+        ("dashboard-light", 1280, 900, 1.5, "light"),
+        ("dashboard-dark", 1280, 900, 1.5, "dark"),
         ("dashboard-phone", 390, 844, 2.0, "light"),
     ] {
         browser.resize(width, height, scale);
