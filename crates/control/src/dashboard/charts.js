@@ -11,7 +11,7 @@ let ink;
 function readTheme() {
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
-  ink = { accent: colour("--accent"), alert: colour("--alert"), line: colour("--line"), soft: colour("--soft"), font: `11px ${style.fontFamily}` };
+  ink = { accent: colour("--accent"), alert: colour("--alert"), line: colour("--line"), soft: colour("--soft"), ink: colour("--ink"), surface: colour("--surface"), font: `11px ${style.fontFamily}` };
 }
 
 /** The next round number, so that a scale changes seldom. */
@@ -130,6 +130,31 @@ function drawSpreadAxis(context, scale, top, height) {
   context.textAlign = "right";
   context.fillText(bound(scale.bounds[scale.last] ?? Infinity), GUTTER - 8, top + 5);
   context.fillText(bound(scale.bounds[scale.first]), GUTTER - 8, top + height - 5);
+}
+
+/** How long ago the moment at `x` of a lane's picture is; null beside it. */
+function ageAt(canvas, x) {
+  const age = WINDOW_MS * (1 - (x - GUTTER) / (canvas.clientWidth - GUTTER));
+  return age >= 0 && age <= WINDOW_MS ? age : null;
+}
+
+/** What a lane did at one moment, over its picture. */
+function drawReading(canvas, history, scale, moment, age) {
+  const sample = history.find(({ from, at }) => from < moment && moment <= at);
+  if (!sample) return;
+  const context = canvas.getContext("2d");
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+  const x = GUTTER + (1 - age / WINDOW_MS) * (width - GUTTER);
+  context.fillStyle = ink.soft;
+  context.fillRect(Math.round(x), 0, 1, height - AXIS);
+  const text = `${clock(sample.at)}   ${rate(sample.frames)}/s   p99 ${bound(quantile(sample.latency, scale.bounds, 0.99))}`;
+  const wide = context.measureText(text).width + 16;
+  const left = x + wide > width ? x - wide : x + 1;
+  context.fillStyle = ink.surface;
+  context.fillRect(left, 0, wide, 20);
+  context.fillStyle = ink.ink;
+  context.textAlign = "left";
+  context.fillText(text, left + 8, 10);
 }
 
 /** The scales that all lanes share, so that they can be compared by eye. */

@@ -55,6 +55,17 @@ class Lane {
 class Lanes {
   lanes = [];
   element = document.getElementById("lanes");
+  /** How long ago the moment is that somebody points at, in milliseconds. */
+  pointed = null;
+
+  constructor() {
+    const point = ({ target, offsetX }) => {
+      this.pointed = target instanceof HTMLCanvasElement ? ageAt(target, offsetX) : null;
+      this.draw();
+    };
+    this.element.addEventListener("pointermove", point);
+    this.element.addEventListener("pointerleave", point);
+  }
 
   update(stats, rates, from, at, marks) {
     if (this.lanes.length !== stats.shards.length) {
@@ -70,6 +81,9 @@ class Lanes {
     if (!this.bounds) return;
     this.now = now ?? this.now;
     const scale = commonScale(this.lanes.map((lane) => lane.history), this.bounds);
-    this.lanes.forEach((lane) => drawLane(lane.canvas, lane.history, scale, this.now));
+    for (const { canvas, history } of this.lanes) {
+      drawLane(canvas, history, scale, this.now);
+      if (this.pointed !== null) drawReading(canvas, history, scale, this.now - this.pointed, this.pointed);
+    }
   }
 }

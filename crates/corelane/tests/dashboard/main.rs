@@ -102,6 +102,12 @@ fn the_page_shows_the_numbers_of_the_metrics_and_goes_with_them() {
                  .getImageData(0, 0, canvas.width, canvas.height).data.some(byte => byte > 0))";
     assert_eq!(browser.run(drawn), json!(true), "every lane has its picture");
 
+    let pointed = "const canvas = document.querySelector('.lane canvas'), box = canvas.getBoundingClientRect();\
+                   const before = canvas.toDataURL(), [clientX, clientY] = [box.right - 2, box.top + 9];\
+                   canvas.dispatchEvent(new PointerEvent('pointermove', { bubbles: true, clientX, clientY }));\
+                   return canvas.toDataURL() !== before";
+    assert_eq!(browser.run(pointed), json!(true), "a moment that is pointed at is told");
+
     // And the settings are those in use.
     let setting = |key: &str| browser.text(&format!("[data-name={key}]"));
     assert_eq!((setting("listen"), setting("max_series")), (server.listen.to_string(), "5000".into()));
