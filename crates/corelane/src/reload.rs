@@ -70,11 +70,9 @@ impl Reloader {
                 self.is_limited = !rules.allow.is_empty();
                 self.shards.set_rules(&rules);
                 // The one setting that can change; the others stay what they were at the start.
-                config
-                    .told
-                    .into_iter()
-                    .filter(|told| told.key == "allow")
-                    .for_each(|told| self.control.configure(told));
+                if let Some(allow) = config.told.into_iter().find(|told| told.key == "allow") {
+                    self.control.configure(allow);
+                }
                 tracing::info!(allow = rules.allow.len(), "address rules read again");
             }
             Err(failure) => tracing::error!("the configuration was not read again, what was set stays: {failure}"),

@@ -278,7 +278,7 @@ fn draw_sensors(frame: &mut Frame<'_>, area: Rect, state: &State) {
             trail.map(|trail| sparkline(trail.values.iter().copied(), trail_width.into(), None)).unwrap_or_default();
         // To the second, or it would flicker.
         let age = now.saturating_sub(Duration::from_nanos(sensor.last_timestamp));
-        Row::new(vec![
+        Row::new([
             Text::from(format!(" {}", harmless(&sensor.id))),
             Text::from(harmless(&sensor.sensor)).dim(),
             right(measured(sensor.last)).bold(),
