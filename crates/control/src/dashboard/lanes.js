@@ -38,6 +38,7 @@ class Lane {
   update(told, rates, from, at, { isFirst, isCut }) {
     write(this.title, `Core ${told.core}`);
     write(this.state, `shard ${told.shard} · ${told.state}`);
+    this.state.classList.toggle("alert", told.state !== "accepting");
     write(this.big, rate(rates?.frames));
     FIGURES.forEach(([, , text, isAlert], index) => {
       write(this.figures[index], text(rates, told));

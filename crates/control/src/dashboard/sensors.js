@@ -14,6 +14,7 @@ class Sensors {
   shown = [];
   body = document.getElementById("sensors");
   empty = document.getElementById("sensors-empty");
+  hint = document.getElementById("sensors-hint");
 
   constructor() {
     this.rows = Array.from({ length: ROWS }, () => new SensorRow());
@@ -37,7 +38,12 @@ class Sensors {
     this.known.clear();
   }
 
+  fail() {
+    write(this.hint, "no answer, asking again");
+  }
+
   update({ sensors }, at) {
+    write(this.hint, "");
     for (const told of sensors) {
       told.key = `${told.id}\u0000${told.sensor}`;
       const known = this.known.get(told.key) ?? { values: [] };

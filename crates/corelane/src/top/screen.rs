@@ -268,6 +268,9 @@ fn draw_sensors(frame: &mut Frame<'_>, area: Rect, state: &State) {
     if !state.search.is_empty() {
         title.push(format!("with “{}” ", harmless(&state.search)).fg(ACCENT));
     }
+    if state.lacks_sensors {
+        title.push("no answer, asking again ".fg(ALERT));
+    }
     // Names need room more than these do.
     let (trail_width, count_width) = if area.width < 100 { (10, 0) } else { (TRAIL_VALUES as u16, 13) };
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();

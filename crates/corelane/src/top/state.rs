@@ -22,6 +22,8 @@ pub(super) struct State {
     pub(super) lanes: Vec<VecDeque<f64>>,
     pub(super) events: Vec<SecurityEvent>,
     pub(super) sensors: Vec<Sensor>,
+    /// Whether the last question for them had no answer.
+    pub(super) lacks_sensors: bool,
     trails: HashMap<(String, String), Trail>,
     pub(super) order: Order,
     pub(super) search: String,
@@ -51,6 +53,7 @@ impl State {
             lanes: Vec::new(),
             events: Vec::new(),
             sensors: Vec::new(),
+            lacks_sensors: false,
             trails: HashMap::new(),
             order: Order::default(),
             search: String::new(),
@@ -66,6 +69,7 @@ impl State {
             News::Stats(stats) => self.take_stats(*stats),
             News::Events(told) => self.events = told.events,
             News::Sensors(at, told) => self.take_sensors(at, told.sensors),
+            News::NoSensors => self.lacks_sensors = true,
             News::Gone(why) => {
                 let since = self.gone.take().map_or_else(Zoned::now, |(since, _)| since);
                 self.gone = Some((since, why));
@@ -110,7 +114,7 @@ impl State {
             }
             trails.insert(key, trail);
         }
-        (self.trails, self.sensors) = (trails, sensors);
+        (self.trails, self.sensors, self.lacks_sensors) = (trails, sensors, false);
     }
 
     pub(super) fn trail(&self, sensor: &Sensor) -> Option<&Trail> {

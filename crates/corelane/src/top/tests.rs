@@ -199,6 +199,9 @@ fn a_search_shows_while_it_is_typed_and_after() {
     let lines = drawn(&state, 120, 30);
     assert!(line(&lines, "Sensors").contains("busiest with “rp”"));
     line(&lines, "none has that in its name");
+    state.take(News::NoSensors);
+    let lines = drawn(&state, 120, 30);
+    assert!(line(&lines, "Sensors").contains("no answer, asking again") && lines[0].ends_with("live"));
 }
 
 #[test]

@@ -129,6 +129,15 @@ fn sensors_can_be_searched_and_sorted() {
     browser.wait("the busiest first", || sources().first().is_some_and(|id| id == "old and busy"));
     browser.click("[data-sort=last_timestamp]");
     browser.wait("the newest first", || sources() == ["new and calm", "third", "old and busy"]);
+    // A question for sensors that fails is told beside them, and does not mean that the server is gone.
+    browser.run(
+        "window.answered = fetch; window.fetch = (path, ...more) => path.includes('sensors') \
+         ? Promise.resolve(new Response('{}', { status: 503 })) : window.answered(path, ...more)",
+    );
+    browser.wait("a word of it", || browser.text("#sensors-hint") == "no answer, asking again");
+    assert_eq!((browser.text("#status").as_str(), sources().len()), ("live", 3));
+    browser.run("window.fetch = window.answered");
+    browser.wait("sensors again", || !browser.is_shown("#sensors-hint"));
     browser.type_into("#search", "LEVEL");
     browser.wait("those with the word in either name", || sources() == ["new and calm", "third"]);
     browser.type_into("#search", "nobody");
