@@ -18,7 +18,7 @@ function readTheme() {
 function niceMax(number) {
   if (!(number > 0)) return 10;
   const power = 10 ** Math.floor(Math.log10(number));
-  return [1, 2, 4, 6, 8, 10].map((step) => step * power).find((step) => step >= number * 0.999);
+  return [1, 1.2, 1.6, 2, 2.4, 3, 4, 6, 8, 10].map((step) => step * power).find((step) => step >= number * 0.999);
 }
 
 /** A canvas's context, cleared, in CSS pixels; null while it is not shown. */
@@ -60,7 +60,7 @@ function drawLane(canvas, history, scale, now) {
     context.moveTo(GUTTER, level);
     context.lineTo(width, level);
     context.stroke();
-    if (part > 0) context.fillText(short(scale.frames * part), GUTTER - 8, level);
+    if (part > 0) context.fillText(short(scale.frames * part).replace(/(\.\d*?)0+(?=\u202f|$)/, "$1"), GUTTER - 8, level);
   }
   for (const minutes of [0, 1, 2, 3]) {
     const at = x(now - minutes * 60_000);
