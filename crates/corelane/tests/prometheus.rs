@@ -101,11 +101,13 @@ impl Prometheus {
         });
     }
 
-    /// Asserts that it has scraped `control` and evaluated its rules without a fault or a warning.
+    /// Asserts that it scrapes its target and evaluates its rules without a fault or a warning.
     fn assert_content(&self) {
-        let targets = self.get("/api/v1/targets");
-        let [target] = &targets["activeTargets"].as_array().unwrap()[..] else { panic!("one target: {targets}") };
-        assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()), "{target}");
+        wait_until("the last scrape of the only target went well", || {
+            let targets = self.get("/api/v1/targets");
+            let [target] = &targets["activeTargets"].as_array().unwrap()[..] else { panic!("one target: {targets}") };
+            target["health"] == "up" && target["lastError"] == ""
+        });
         for rule in self.rules() {
             assert_eq!((&rule["health"], &rule["lastError"]), (&"ok".into(), &Value::Null), "{rule}");
         }
@@ -124,7 +126,7 @@ impl Prometheus {
     fn assert_answers(&self, title: &str, expression: &str, instance: SocketAddr, shards: &str) {
         let instance = instance.to_string().replace('.', "\\\\.");
         let variables =
-            [("$__rate_interval", "1m"), ("$job", "corelane"), ("$instance", &instance), ("$shard", shards)];
+            [("$__rate_interval", "5m"), ("$job", "corelane"), ("$instance", &instance), ("$shard", shards)];
         let asked = variables.iter().fold(expression.to_owned(), |text, (name, value)| text.replace(name, value));
         assert!(!asked.contains('$'), "{title}: an unknown variable: {asked}");
         let answer = self.query(&asked, "");
