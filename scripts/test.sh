@@ -2,36 +2,13 @@
 # Every check this repository has, in the order in which a mistake costs least to find. Stops at the first that fails.
 #
 # Needs what the README names: Linux, Rust, gcc, make, git, Python 3 with pip. What else it uses it installs into the
-# target directory from the package registries, Debian's among them; as root it installs pip itself if need be.
+# target directory from the package registries; on Debian, as root, it installs pip itself if need be.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target_dir="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
 
 step() { printf '\n== [%4d s] %s\n' "$SECONDS" "$*"; }
-
-# Whole-server tests talk to the server with a stock CBOR library of another language, and read its metrics with the
-# reference parser: prints a Python that has both.
-python_with_packages() {
-    local dir="$target_dir/test-venv"
-    if "$dir/bin/python" -c 'import cbor2, prometheus_client' 2>/dev/null; then
-        :
-    elif python3 -m venv "$dir" >&2 && "$dir/bin/python" -m pip install --quiet cbor2 prometheus-client >&2; then
-        :
-    else
-        # Debian ships Python without ensurepip: no environment then, a directory of packages does as well.
-        rm -rf "$dir"
-        if ! python3 -m pip --version >/dev/null 2>&1; then
-            apt-get update -q >&2 && apt-get install -qy python3-pip >&2
-        fi
-        python3 -m pip install --quiet --target "$dir/packages" cbor2 prometheus-client >&2
-        mkdir -p "$dir/bin"
-        printf '#!/bin/sh\nPYTHONPATH="%s" exec python3 "$@"\n' "$dir/packages" >"$dir/bin/python"
-        chmod +x "$dir/bin/python"
-        "$dir/bin/python" -c 'import cbor2, prometheus_client'
-    fi
-    printf '%s\n' "$dir/bin/python"
-}
 
 # Prints the folder of `prometheus` and `promtool`. Debian's are unpacked, not installed: that would start a service.
 prometheus_dir() {
@@ -51,6 +28,29 @@ prometheus_dir() {
         rm "$dir"/prometheus_*.deb
     fi
     printf '%s\n' "$dir/usr/bin"
+}
+
+# Whole-server tests talk to the server with a stock CBOR library of another language, and read its metrics with the
+# reference parser of OpenMetrics: prints a Python that has both.
+python_with_cbor2() {
+    local dir="$target_dir/test-venv"
+    if "$dir/bin/python" -c 'import cbor2, prometheus_client' 2>/dev/null; then
+        :
+    elif python3 -m venv "$dir" >&2 && "$dir/bin/python" -m pip install --quiet cbor2 prometheus-client >&2; then
+        :
+    else
+        # Debian ships Python without ensurepip: no environment then, a directory of packages does as well.
+        rm -rf "$dir"
+        if ! python3 -m pip --version >/dev/null 2>&1; then
+            apt-get update -q >&2 && apt-get install -qy python3-pip >&2
+        fi
+        python3 -m pip install --quiet --target "$dir/packages" cbor2 prometheus-client >&2
+        mkdir -p "$dir/bin"
+        printf '#!/bin/sh\nPYTHONPATH="%s" exec python3 "$@"\n' "$dir/packages" >"$dir/bin/python"
+        chmod +x "$dir/bin/python"
+        "$dir/bin/python" -c 'import cbor2, prometheus_client'
+    fi
+    printf '%s\n' "$dir/bin/python"
 }
 
 # Prints a cargo-deny of the series that deny.toml is written for. Built without optimization: it runs for a second.
@@ -78,10 +78,13 @@ step "the decoder's portable twin"
 RUSTFLAGS="${RUSTFLAGS:-} --cfg corelane_portable" CARGO_TARGET_DIR="$target_dir/portable" \
     cargo test --locked -p corelane-wire --quiet
 
-step "Python packages and Prometheus for the whole-server tests"
-CORELANE_TEST_PYTHON="$(python_with_packages)"
+step "a Prometheus for the whole-server tests"
 CORELANE_TEST_PROMETHEUS_DIR="$(prometheus_dir)"
-export CORELANE_TEST_PYTHON CORELANE_TEST_PROMETHEUS_DIR
+export CORELANE_TEST_PROMETHEUS_DIR
+
+step "a Python with cbor2 for the whole-server tests"
+CORELANE_TEST_PYTHON="$(python_with_cbor2)"
+export CORELANE_TEST_PYTHON
 
 step "release build"
 cargo build --locked --release
