@@ -69,8 +69,41 @@ impl Peer {
     /// When nobody listens.
     pub fn connect_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
         let name = ServerName::try_from("localhost").expect("a host's name");
-        let tls = ClientConnection::new(Arc::clone(config), name).expect("a config that fits");
+        let mut tls = ClientConnection::new(Arc::clone(config), name).expect("a config that fits");
+        tls.set_buffer_limit(None);
         Self { tls: Some(Box::new(tls)), ..Self::connect(address) }
+    }
+
+    /// The records that these bytes become, for the caller to send.
+    ///
+    /// # Panics
+    /// When it does not speak TLS, or has not shaken hands.
+    pub fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let tls = self.tls.as_mut().expect("a peer with TLS");
+        assert!(!tls.is_handshaking(), "hands are shaken first");
+        tls.writer().write_all(bytes).expect("memory takes what is sent");
+        let mut records = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut records).expect("memory takes what is sent");
+        }
+        records
+    }
+
+    /// Writes bytes as they are, with TLS or without.
+    ///
+    /// # Errors
+    /// The broken connection.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Begins to shake hands, and no more.
+    ///
+    /// # Panics
+    /// When it does not speak TLS, or the server has closed.
+    pub fn send_hello(&mut self) {
+        let tls = self.tls.as_mut().expect("a peer with TLS");
+        tls.write_tls(&mut self.stream).expect("an open connection takes bytes");
     }
 
     /// Shakes hands now.
@@ -200,6 +233,11 @@ impl Peer {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
             _ => self.reply(),
         }
+    }
+
+    /// Whether a frame begins to come, rather than any kind of end.
+    pub fn is_answered(&mut self) -> bool {
+        self.read(&mut [0]).is_ok_and(|count| count == 1)
     }
 
     /// Every further frame of the server until its FIN.

@@ -39,6 +39,11 @@ impl TlsFault {
         })
     }
 
+    /// What is sent in answer to it; a fault that the peer told is answered with a close_notify.
+    pub(crate) fn alert(self) -> u8 {
+        if self.is_received { AlertDescription::CloseNotify.into() } else { self.alert }
+    }
+
     /// The alert's number, plus 256 when it came from the peer.
     pub fn code(self) -> u64 {
         u64::from(self.alert) + if self.is_received { 256 } else { 0 }

@@ -26,3 +26,4 @@ pub use files::{FILE_BYTES_MAX, LoadError, read_file};
 pub use handshake::{HANDSHAKE_BYTES_MAX, Handshake};
 pub use record::{Opened, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, Records, record_bytes};
 pub use reloaded::Reloaded;
+pub use rustls::ServerConfig;

@@ -151,13 +151,17 @@ impl Records {
         Ok(())
     }
 
-    /// Appends our close_notify to `out`; nothing may be sealed after it.
+    /// Appends our last record to `out`: the alert that a fault is answered with, else close_notify. Nothing may be sealed
+    /// after it.
     ///
     /// # Errors
     /// As [`seal`](Self::seal).
-    pub fn seal_close_notify(&mut self, out: &mut Vec<u8>) -> Result<(), TlsFault> {
-        const WARNING: u8 = 1;
-        self.seal_record(ContentType::Alert, &[WARNING, u8::from(AlertDescription::CloseNotify)], out)
+    pub fn seal_end(&mut self, fault: Option<TlsFault>, out: &mut Vec<u8>) -> Result<(), TlsFault> {
+        let alert = match fault {
+            None => [ALERT_WARNING, u8::from(AlertDescription::CloseNotify)],
+            Some(fault) => [ALERT_FATAL, fault.alert()],
+        };
+        self.seal_record(ContentType::Alert, &alert, out)
     }
 
     fn update_keys_if_due(&mut self, out: &mut Vec<u8>) -> Result<(), TlsFault> {
@@ -190,6 +194,9 @@ impl Records {
 
 /// Handshake type of a key update.
 const KEY_UPDATE: u8 = 24;
+
+const ALERT_WARNING: u8 = 1;
+const ALERT_FATAL: u8 = 2;
 
 fn confidentiality_limit(suite: SupportedCipherSuite) -> u64 {
     match suite {

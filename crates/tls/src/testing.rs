@@ -59,6 +59,10 @@ impl Served {
         }
         Ok(())
     }
+
+    pub(crate) fn end(&mut self, fault: Option<TlsFault>) {
+        self.records.as_mut().unwrap().seal_end(fault, &mut self.out).unwrap();
+    }
 }
 
 /// A stock client.
@@ -127,7 +131,7 @@ impl Client {
     }
 
     pub(crate) fn close(&mut self, served: &mut Served) -> bool {
-        served.records.as_mut().unwrap().seal_close_notify(&mut served.out).unwrap();
+        served.end(None);
         self.hear(served);
         self.tls.reader().read(&mut [0]).is_ok_and(|count| count == 0)
     }

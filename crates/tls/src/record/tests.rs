@@ -84,8 +84,11 @@ fn a_record_that_was_touched_is_refused() {
             client.tls.write_tls(&mut sent).unwrap();
             let at = RECORD_HEADER_BYTES.max(bit.min(sent.len() - 1));
             sent[at] ^= 1;
-            assert_eq!(served.take(&sent).unwrap_err().code(), 20, "bad_record_mac");
+            let fault = served.take(&sent).unwrap_err();
+            assert_eq!(fault.code(), 20, "bad_record_mac");
             assert!(served.received.is_empty());
+            served.end(Some(fault));
+            assert!(client.was_told(&mut served));
         }
     }
 }
