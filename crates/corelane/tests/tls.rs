@@ -343,7 +343,7 @@ fn connections_take_no_more_memory_than_planned() {
     let allocated = || fleet.server.metrics().count("corelane_memory_allocated_bytes", &[]);
     for version in [&TLS12, &TLS13] {
         let client = fleet.authority.client(Some(&device), &[version]);
-        drop(fleet.connect(&client).commit());
+        assert_eq!(fleet.connect(&client).commit().committed, 0);
         let before = allocated();
         let mut peers: Vec<Peer> = (0..PEERS).map(|_| fleet.connect(&client)).collect();
         peers.iter_mut().for_each(|peer| assert_eq!(peer.commit().committed, 0));
