@@ -18,6 +18,7 @@ if [ "${4-}" != inside ]; then
     bash -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "$group" \
         unshare --pid --mount --cgroup --ipc --uts --net --fork --kill-child bash "$0" "$@" inside </dev/null >&2 &
     outer=$!
+    # shellcheck disable=SC2329 # by the trap
     tidy() {
         kill -KILL "$outer" 2>/dev/null || true
         wait "$outer" 2>/dev/null || true
