@@ -42,7 +42,7 @@ deploy_tools() {
     printf '%s\n' "$dir"
 }
 
-# Whether systemd can be booted and containers run here, in namespaces; on Debian, as root, installs what that needs.
+# Whether systemd can be booted and containers run here, in namespaces; on Debian, installs what the tests do that with.
 can_boot() {
     [ "$(id -u)" = 0 ] && unshare --mount --pid --cgroup --net --fork sh -ec '
         mount -t tmpfs tmpfs /mnt && mkdir /mnt/upper /mnt/work /mnt/root
@@ -55,8 +55,10 @@ can_boot() {
     command -v ip >/dev/null || needed+=(iproute2)
     command -v pgrep >/dev/null || needed+=(procps)
     command -v curl >/dev/null || needed+=(curl)
+    command -v kubectl >/dev/null || needed+=(kubernetes-client)
     [ -e /usr/share/containers/seccomp.json ] || needed+=(golang-github-containers-common)
-    [ ${#needed[@]} = 0 ] || { apt-get update -q && apt-get install -qy --no-install-recommends "${needed[@]}"; } >&2
+    [ ${#needed[@]} = 0 ] ||
+        { apt-get update -q && apt-get install -qy --no-install-recommends "${needed[@]}"; } >&2 || exit 1
 }
 
 # Prints a cargo-deny of the series that deny.toml is written for. Built without optimization: it runs for a second.

@@ -88,6 +88,29 @@ fn every_manifest_is_valid_and_taken_in() {
 }
 
 #[test]
+fn kustomize_puts_them_together() {
+    let Ok(built) = Command::new("kubectl").arg("kustomize").arg(directory()).output() else {
+        eprintln!("SKIPPED: no kubectl here; scripts/test.sh installs it");
+        return;
+    };
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let directory = tempfile::tempdir().unwrap();
+    let built = String::from_utf8(built.stdout).unwrap();
+    for (number, manifest) in built.split("\n---\n").enumerate() {
+        fs::write(directory.path().join(format!("{number}.yaml")), manifest).unwrap();
+    }
+    let Some(manifests) = validate(directory.path()) else { return };
+    let manifests = manifests.unwrap();
+    let of_kind =
+        |kind: &str| manifests.as_object().unwrap().values().find(|manifest| manifest["kind"] == kind).unwrap();
+    let (pods, config) = (of_kind("Deployment"), of_kind("ConfigMap"));
+    let pod = &pods["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"][0]["configMap"]["name"], config["metadata"]["name"]);
+    assert_eq!(pod["containers"][0]["image"], format!("corelane:{}", env!("CARGO_PKG_VERSION")));
+    assert!(config["data"]["corelane.toml"].as_str().unwrap().contains("max_connection_age"));
+}
+
+#[test]
 fn a_wrong_manifest_is_found() {
     let broken = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(directory().join("deployment.yaml")).unwrap();
@@ -151,6 +174,22 @@ fn the_pod_fits_the_server_and_the_image() {
     assert!((planned..planned * 5 / 4).contains(&limit), "{planned} planned, {limit} granted");
 }
 
+/// Prometheus understands it.
+fn check_query(query: &str) {
+    assert!(query.ends_with(") by (pod)") && !query.contains("<<"), "{query}");
+    let Some(folder) = std::env::var_os("CORELANE_TEST_PROMETHEUS_DIR") else {
+        eprintln!("SKIPPED: CORELANE_TEST_PROMETHEUS_DIR is not set: {query} is not checked");
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let rules = serde_json::json!({"groups": [{"name": "query", "rules": [{"record": "checked", "expr": query}]}]});
+    fs::write(directory.path().join("rules.json"), rules.to_string()).unwrap();
+    let promtool = Path::new(&folder).join("promtool");
+    let checked =
+        Command::new(promtool).args(["check", "rules"]).arg(directory.path().join("rules.json")).output().unwrap();
+    assert!(checked.status.success(), "{query}: {}", String::from_utf8_lossy(&checked.stderr));
+}
+
 #[test]
 fn the_autoscaler_asks_for_metrics_that_there_are_and_waits_for_connections_to_move() {
     let Some(manifests) = manifests() else { return };
@@ -165,7 +204,9 @@ fn the_autoscaler_asks_for_metrics_that_there_are_and_waits_for_connections_to_m
         let rule = rules.iter().find(|rule| rule["name"]["as"] == name).unwrap_or_else(|| panic!("no rule for {name}"));
         let series = rule["seriesQuery"].as_str().unwrap().split('{').next().unwrap();
         assert!(metrics.contains(&format!("# TYPE {series} gauge\n")), "{series}: {metrics}");
-        assert!(rule["metricsQuery"].as_str().unwrap().contains("<<.Series>>{<<.LabelMatchers>>}"));
+        let query = rule["metricsQuery"].as_str().unwrap();
+        let query = query.replace("<<.Series>>", series).replace("<<.LabelMatchers>>", "pod=~\"a|b\"");
+        check_query(&query.replace("<<.GroupBy>>", "pod"));
     }
     assert_eq!(scaler["scaleTargetRef"]["name"], manifests["deployment.yaml"]["metadata"]["name"]);
     let age = duration(&setting("max_connection_age"));
