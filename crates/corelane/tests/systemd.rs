@@ -13,8 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use corelane_testkit::server::command;
 use corelane_testkit::{Peer, Reply, frames, host, http, wait_until};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
 use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_corelane");
@@ -60,6 +62,41 @@ fn the_unit_exposes_little() {
     let unit = "deploy/systemd/corelane.service";
     if let Some((good, text)) = systemd_analyze(&["security", "--offline=true", "--threshold=15", "--no-pager", unit]) {
         assert!(good && text.contains("Overall exposure level"), "{text}");
+    }
+}
+
+/// What a line of the unit sets.
+fn set_by_the_unit(name: &str) -> String {
+    let unit = fs::read_to_string(repository().join("deploy/systemd/corelane.service")).unwrap();
+    let value = unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {name} in the unit")).to_owned()
+}
+
+#[test]
+fn the_limits_of_the_unit_allow_what_its_cores_use() {
+    let Some(two) = host::cores_for(2) else {
+        println!("SKIPPED: this machine has one core");
+        return;
+    };
+    let plan = |cores: &str| -> Value {
+        let mut plan = command(BINARY);
+        plan.args(["plan", "--json", "--cores", cores, "--config"]).arg(repository().join("deploy/corelane.toml"));
+        serde_json::from_slice(&plan.output().unwrap().stdout).unwrap()
+    };
+    let (one, two) = (plan(&host::cores_for(1).unwrap()), plan(&two));
+    // Three shards; each adds the same.
+    assert_eq!(set_by_the_unit("CPUAffinity"), "0-3");
+    let used = |name: &str| 2 * two[name].as_u64().unwrap() - one[name].as_u64().unwrap();
+    let number = |text: &str| -> u64 {
+        text.trim_end_matches('M').parse::<u64>().unwrap() << if text.ends_with('M') { 20 } else { 0 }
+    };
+    for (limit, used) in [
+        ("MemoryMax", used("memory_bytes_max") * 5 / 4),
+        ("LimitNOFILE", used("descriptors_max")),
+        ("LimitMEMLOCK", two["locked_limit_min"].as_u64().unwrap() * 2),
+    ] {
+        let allowed = number(&set_by_the_unit(limit));
+        assert!(used <= allowed, "{limit}: {used} are used, {allowed} allowed");
     }
 }
 
@@ -223,7 +260,7 @@ fn the_steps_of_the_documentation_lead_to_a_hardened_running_unit() {
     assert_eq!(machine.property("MainPID"), process);
 
     println!("{}", machine.run(&commands_of("docs/operations.md", "### Fitting it to the machine")));
-    assert!(machine.property("MemoryMax").parse::<u64>().unwrap() > 512 << 20, "the drop-in counts");
+    assert!(machine.property("MemoryMax").parse::<u64>().unwrap() > 768 << 20, "the drop-in counts");
 
     let process = machine.property("MainPID");
     while_connecting(&machine, || {
