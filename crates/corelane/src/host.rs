@@ -31,6 +31,7 @@ impl Setup {
             series_max: config.max_series,
             idle_timeout: config.idle_timeout,
             frame_timeout: config.frame_timeout,
+            handshake_timeout: config.tls.as_ref().map(|_| config.handshake_timeout),
             drain_timeout: config.drain_timeout,
         };
         Ok(Self { placement, limits })

@@ -9,6 +9,7 @@
 //! - [`metrics`]: a scrape as numbers by name and labels.
 //! - [`frames`]: events of several sizes, and a frame for each way to be refused.
 //! - [`peer`]: a blocking client that can also misbehave.
+//! - [`pki`]: certificates, good and bad.
 //! - [`http`]: as much HTTP as tests need.
 //! - [`random`]: numbers from a seed that is printed and taken back.
 //! - [`host`]: the test's own limits and cores.
@@ -21,6 +22,7 @@ pub mod host;
 pub mod http;
 pub mod metrics;
 pub mod peer;
+pub mod pki;
 pub mod random;
 pub mod server;
 pub mod tools;
