@@ -2,7 +2,7 @@
 # Every check this repository has, in the order in which a mistake costs least to find. Stops at the first that fails.
 #
 # Needs what the README names: Linux, Rust, gcc, make, git, Python 3 with pip. What else it uses it installs into the
-# target directory from the package registries; on Debian, as root, it installs pip itself if need be.
+# target directory from the package registries; on Debian, as root, it installs pip and Chromium itself if need be.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -82,6 +82,17 @@ can_boot() {
         { apt-get update -q && apt-get install -qy --no-install-recommends "${needed[@]}"; } >&2 || exit 1
 }
 
+# Sets CORELANE_TEST_CHROMIUM and CORELANE_TEST_CHROMEDRIVER: the dashboard is tested in a real browser. On Debian, as
+# root, it installs them, with a font to draw with.
+find_chromium() {
+    if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then
+        apt-get update -q && apt-get install -qy --no-install-recommends chromium chromium-driver fonts-inter
+    fi
+    CORELANE_TEST_CHROMIUM="$(command -v chromium)"
+    CORELANE_TEST_CHROMEDRIVER="$(command -v chromedriver)"
+    export CORELANE_TEST_CHROMIUM CORELANE_TEST_CHROMEDRIVER
+}
+
 # Prints a cargo-deny of the series that deny.toml is written for. Built without optimization: it runs for a second.
 cargo_deny() {
     local root="$target_dir/tools"
@@ -123,6 +134,9 @@ if can_boot; then
 else
     echo "SKIPPED: no systemd is booted and no container is run, since namespaces may not be made here"
 fi
+
+step "a Chromium for the dashboard's tests"
+find_chromium
 
 step "release build"
 cargo build --locked --release

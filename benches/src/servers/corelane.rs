@@ -54,6 +54,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
         let security = Arc::new(ArrayQueue::new(SECURITY_EVENTS_MAX));
         let waker = shared.link(index).clone();
         ports.push(ShardPort {
+            core: cores[index],
             samples,
             series: asker,
             events: Arc::clone(&security),

@@ -135,7 +135,7 @@ impl Drainer {
         match question {
             Question::Metrics => good(PROMETHEUS_TEXT, Scrape::gather(plane).to_prometheus()),
             Question::OpenMetrics => good(OPEN_METRICS_TEXT, Scrape::gather(plane).into_open_metrics()),
-            Question::Stats => good(JSON, stats_json(plane).to_string()),
+            Question::Stats => good(JSON, stats_json(plane, &self.handle.configuration()).to_string()),
             Question::Events => good(JSON, plane.events.to_json().to_string()),
             Question::Health => verdict(plane.unhealthy(), "healthy"),
             Question::Readiness => verdict(plane.not_ready(self.handle.is_draining()), "ready"),

@@ -75,7 +75,8 @@ impl Scrape {
 
 type ProcessRow = (&'static str, Vec<(&'static str, String)>, f64);
 
-fn process_rows(plane: &ControlPlane) -> Vec<ProcessRow> {
+/// Every family of the process that has a number now: name, labels, number.
+pub(crate) fn process_rows(plane: &ControlPlane) -> Vec<ProcessRow> {
     let config = &plane.config;
     let memory = (config.memory)();
     let build = vec![("version", config.version.to_owned()), ("revision", config.revision.to_owned())];

@@ -1,7 +1,10 @@
-//! How the other threads of the process speak to the control plane: flags and wishes in, readiness and a pulse out.
+//! How the other threads of the process speak to the control plane: flags, wishes and the configuration in, readiness
+//! and a pulse out.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
 
 use tokio::sync::Notify;
 
@@ -16,12 +19,24 @@ struct Shared {
     draining: AtomicBool,
     ready: AtomicBool,
     pulse: AtomicU64,
+    configuration: Mutex<Vec<Configured>>,
     /// Holds a permit from the wish until it is met.
     leave: Notify,
     /// Holds a permit from the wish until it is met.
     reload: Notify,
     /// Holds a permit once stopped, so that a stop before the start is not missed.
     stop: Notify,
+}
+
+/// One setting of the process, for those who ask what it runs with. No secret belongs in here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Configured {
+    /// Key in the configuration file.
+    pub key: &'static str,
+    /// As the file would have it; `None` where nothing is set.
+    pub value: Option<String>,
+    /// Who said so: `default`, `flag`, `environment` or `file`.
+    pub source: &'static str,
 }
 
 impl ControlHandle {
@@ -59,6 +74,19 @@ impl ControlHandle {
     /// Whether the control plane serves and has heard of every shard that it accepts. Never turns back to false.
     pub fn is_ready(&self) -> bool {
         self.shared.ready.load(Ordering::Acquire)
+    }
+
+    /// From now on this setting is told, in place of what was told of its key.
+    pub fn configure(&self, setting: Configured) {
+        let mut settings = self.shared.configuration.lock().unwrap_or_else(PoisonError::into_inner);
+        match settings.iter_mut().find(|known| known.key == setting.key) {
+            Some(known) => *known = setting,
+            None => settings.push(setting),
+        }
+    }
+
+    pub(crate) fn configuration(&self) -> Vec<Configured> {
+        self.shared.configuration.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::TokenSource;
 use crate::answers::{AnswerDesk, Question};
+use crate::dashboard;
 use crate::sensors::{SensorsDesk, SensorsQuery, WAIT_MAX};
 
 /// Where the paths get their answers.
@@ -26,6 +27,7 @@ pub(crate) struct Desks {
 
 pub(crate) fn router(desks: Desks, token: Option<Arc<TokenSource>>) -> Router {
     let router = Router::new()
+        .route("/", get(dashboard::page))
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -41,7 +43,7 @@ pub(crate) fn router(desks: Desks, token: Option<Arc<TokenSource>>) -> Router {
         .with_state(Arc::new(desks))
 }
 
-const PATHS: &str = "/metrics, /healthz, /readyz, /api/v1/stats, /api/v1/sensors, /api/v1/events";
+const PATHS: &str = "/, /metrics, /healthz, /readyz, /api/v1/stats, /api/v1/sensors, /api/v1/events";
 
 /// Probes have no place for a secret, and learn nothing that they could not find out by connecting.
 const PATHS_FOR_ALL: [&str; 2] = ["/healthz", "/readyz"];

@@ -6,13 +6,14 @@
 //!
 //! In reading order: `plane` (drain, totals, health), `handle` (stop, reload and readiness for other threads), `process`
 //! (what the kernel knows of us), `encode` (Prometheus and OpenMetrics text), `stats`, `events`, `sensors` (rounds of
-//! snapshots), `answers` (drains, and what is told of each), `protection` (who may ask), `http` (paths), `connections`
+//! snapshots), `answers` (drains, and what is told of each), `protection` (who may ask), `dashboard` (the page), `http` (paths), `connections`
 //! (places, and who has to leave), `peer` (one connection), `server` (all of it running), [`needs`] (what all that takes).
 
 #![forbid(unsafe_code)]
 
 mod answers;
 mod connections;
+mod dashboard;
 mod encode;
 mod events;
 mod handle;
@@ -27,6 +28,6 @@ mod server;
 mod stats;
 
 pub use connections::HttpLimits;
-pub use handle::ControlHandle;
+pub use handle::{Configured, ControlHandle};
 pub use plane::{ControlConfig, ControlPlane, MemoryUse, ShardPort};
 pub use protection::{Protection, TokenSource};

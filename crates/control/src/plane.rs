@@ -15,6 +15,8 @@ use crate::{HttpLimits, Protection};
 
 /// The control plane's ends of what it shares with one shard.
 pub struct ShardPort {
+    /// Where the shard runs.
+    pub core: usize,
     /// Samples that the shard flushes.
     pub samples: Drain<SAMPLE_WORDS>,
     /// Asks for pages of the shard's series.
@@ -66,6 +68,7 @@ pub struct ControlPlane {
 }
 
 struct ShardEnds {
+    core: usize,
     samples: Drain<SAMPLE_WORDS>,
     events: Arc<ArrayQueue<SecurityEvent>>,
     /// When a drain last found a sample.
@@ -80,7 +83,7 @@ impl ControlPlane {
         let (shards, series) = ports
             .into_iter()
             .map(|port| {
-                let ends = ShardEnds { samples: port.samples, events: port.events, heard: started };
+                let ends = ShardEnds { core: port.core, samples: port.samples, events: port.events, heard: started };
                 (ends, SeriesPort { asker: port.series, wake: port.wake })
             })
             .unzip();
@@ -123,6 +126,11 @@ impl ControlPlane {
     /// The newest numbers of every shard.
     pub fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// Where a shard runs.
+    pub(crate) fn core(&self, shard: usize) -> usize {
+        self.shards[shard].core
     }
 
     /// Samples that a shard wrote, and those of them that were overwritten unread, as known after the last drain.

@@ -221,6 +221,8 @@ fn add_page(merged: &mut Merged, page: &SeriesPage) {
 pub(crate) struct SensorsQuery {
     id: Option<String>,
     prefix: String,
+    /// Part of the id or of the sensor, in any case of its ASCII letters.
+    search: String,
     sort: Sort,
     limit: usize,
 }
@@ -248,7 +250,8 @@ impl FromStr for Sort {
 impl SensorsQuery {
     /// The query of these parameters. The error says what is wrong, and what is allowed.
     pub(crate) fn parse(parameters: &[(String, String)]) -> Result<Self, String> {
-        let mut query = Self { id: None, prefix: String::new(), sort: Sort::Count, limit: LIMIT_DEFAULT };
+        let mut query =
+            Self { id: None, prefix: String::new(), search: String::new(), sort: Sort::Count, limit: LIMIT_DEFAULT };
         for (at, (name, value)) in parameters.iter().enumerate() {
             if parameters[..at].iter().any(|(earlier, _)| earlier == name) {
                 return Err(format!("the parameter {name:?} is given twice"));
@@ -256,6 +259,7 @@ impl SensorsQuery {
             match name.as_str() {
                 "id" => query.id = Some(value.clone()),
                 "prefix" => query.prefix.clone_from(value),
+                "search" => query.search.clone_from(value),
                 "sort" => query.sort = value.parse().map_err(|error| bad_value(name, value, error))?,
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
@@ -264,7 +268,7 @@ impl SensorsQuery {
                 }
                 _ => {
                     return Err(format!(
-                        "there is no parameter {name:?}; the parameters are id, prefix, sort and limit"
+                        "there is no parameter {name:?}; the parameters are id, prefix, search, sort and limit"
                     ));
                 }
             }
@@ -275,7 +279,9 @@ impl SensorsQuery {
     /// The series that match, sorted and cut off.
     pub(crate) fn select<'a>(&self, series: &'a [Series]) -> SensorsAnswer<'a> {
         let matches = |series: &&Series| {
-            self.id.as_ref().is_none_or(|id| **id == *series.id) && series.sensor.starts_with(&self.prefix)
+            self.id.as_ref().is_none_or(|id| **id == *series.id)
+                && series.sensor.starts_with(&self.prefix)
+                && (has_part(&series.id, &self.search) || has_part(&series.sensor, &self.search))
         };
         let mut found: Vec<&Series> = series.iter().filter(matches).collect();
         found.sort_unstable_by_key(|series| {
@@ -290,6 +296,10 @@ impl SensorsQuery {
         found.truncate(self.limit);
         SensorsAnswer { sensors: found.into_iter().map(Sensor::of).collect(), truncated }
     }
+}
+
+fn has_part(text: &str, part: &str) -> bool {
+    part.is_empty() || text.as_bytes().windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()))
 }
 
 fn bad_value(name: &str, value: &str, allowed: impl Display) -> String {

@@ -1,29 +1,35 @@
-//! The totals as JSON: every per-shard family, for each shard and added up.
+//! The totals as JSON: every family, for each shard and added up, and what else the dashboard shows.
 
 use corelane_metrics::{
     BUCKET_COUNT, Cell, FAMILIES, Family, HistogramTotals, Kind, Source, Totals, bucket_bound_seconds,
 };
 use serde_json::{Map, Value, json};
 
-use crate::ControlPlane;
+use crate::encode::process_rows;
+use crate::{Configured, ControlPlane};
 
 /// The answer of `/api/v1/stats`. Keys are the metrics' names without `corelane_` and `_total`; a metric with a label
-/// besides `shard` is an object by its values.
-pub(crate) fn stats_json(plane: &ControlPlane) -> Value {
+/// besides `shard` is an object by its values. A histogram has its buckets' counts, from which a reader can take the
+/// quantiles of any interval between two answers.
+pub(crate) fn stats_json(plane: &ControlPlane, configuration: &[Configured]) -> Value {
     let count = plane.totals().shard_count();
     let mut totals = numbers(plane, 0..count);
-    let memory = (plane.config.memory)();
-    totals.insert("memory_allocated_bytes".to_owned(), memory.allocated_bytes.into());
-    totals.insert("memory_resident_bytes".to_owned(), memory.resident_bytes.into());
+    // The build has no number but labels, and is told apart.
+    let process = process_rows(plane).into_iter().filter(|(_, labels, _)| labels.is_empty());
+    totals.extend(process.map(|(name, _, number)| (key(name), whole(number))));
     let shard = |shard| {
         let mut told = Map::new();
         told.insert("shard".to_owned(), json!(shard));
+        told.insert("core".to_owned(), json!(plane.core(shard)));
         told.insert("state".to_owned(), json!(plane.totals().state(shard).label()));
         told.extend(numbers(plane, shard..shard + 1));
         Value::Object(told)
     };
     json!({
         "uptime_seconds": plane.started.elapsed().as_secs_f64(),
+        "build": { "version": plane.config.version, "revision": plane.config.revision },
+        "configuration": configuration,
+        "histogram_bounds_seconds": (0..BUCKET_COUNT - 1).map(bucket_bound_seconds).collect::<Vec<_>>(),
         "totals": totals,
         "shards": (0..count).map(shard).collect::<Vec<_>>(),
     })
@@ -34,11 +40,11 @@ type Shards = std::ops::Range<usize>;
 fn numbers(plane: &ControlPlane, shards: Shards) -> Map<String, Value> {
     let totals = plane.totals();
     let families = FAMILIES.iter().filter(|family| family.source != Source::Process);
-    families.map(|family| (key(family), family_json(plane, totals, family, shards.clone()))).collect()
+    families.map(|family| (key(family.name), family_json(plane, totals, family, shards.clone()))).collect()
 }
 
-fn key(family: &Family) -> String {
-    let name = family.name.strip_prefix("corelane_").unwrap_or(family.name);
+fn key(name: &str) -> String {
+    let name = name.strip_prefix("corelane_").unwrap_or(name);
     name.strip_suffix("_total").unwrap_or(name).to_owned()
 }
 
@@ -84,6 +90,8 @@ fn histogram_json(histogram: &HistogramTotals) -> Value {
         "sum": histogram.sum_seconds,
         "p50": quantile_bound(histogram, 0.5),
         "p99": quantile_bound(histogram, 0.99),
+        "p999": quantile_bound(histogram, 0.999),
+        "buckets": histogram.buckets,
     })
 }
 

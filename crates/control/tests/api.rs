@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use corelane_control::HttpLimits;
 use corelane_metrics::{SecurityEvent, SecurityKind, ShardState, cell};
+use data_encoding::BASE64;
+use ring::digest::{SHA256, digest};
 use serde_json::json;
 use support::{Server, wait_until};
 
@@ -156,19 +158,34 @@ fn nobody_asking_never_wakes_a_shard() {
 }
 
 #[test]
+fn the_page_comes_with_a_policy_that_lets_nothing_else_run() {
+    let page = Server::start(1, HttpLimits::default()).get("/");
+    assert_eq!((page.status, page.headers["content-type"].as_str()), (200, "text/html; charset=utf-8"));
+    assert_eq!(page.headers["cache-control"], "no-cache");
+    let policy = &page.headers["content-security-policy"];
+    assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"), "{policy}");
+    for (tag, directive) in [("style", "style-src"), ("script type=\"module\"", "script-src")] {
+        let (_, text) = page.body.split_once(&format!("<{tag}>")).unwrap();
+        let (text, _) = text.split_once(&format!("</{}>", &directive[..directive.len() - 4])).unwrap();
+        let hash = BASE64.encode(digest(&SHA256, text.as_bytes()).as_ref());
+        assert!(policy.contains(&format!("{directive} 'sha256-{hash}'")), "{policy}");
+    }
+}
+
+#[test]
 fn what_has_no_answer_is_told_why() {
     let server = Server::start(1, HttpLimits::default());
     let missing = server.get("/api/v2/stats");
     assert_eq!(missing.status, 404);
     let error = missing.json()["error"].as_str().unwrap().to_owned();
     assert!(error.contains("/api/v2/stats") && error.contains("/api/v1/stats"), "{error}");
-    assert_eq!(server.get("/").status, 404);
+    assert_eq!(server.get("/index.html").status, 404);
 
     let posted = server.request("POST", "/metrics", "Content-Length: 0\r\n");
     assert_eq!((posted.status, posted.headers["allow"].as_str()), (405, "GET,HEAD"));
     assert_eq!(posted.json(), json!({ "error": "POST is not allowed here; use GET or HEAD" }));
 
-    for path in ["/metrics", "/healthz", "/readyz", "/api/v1/stats", "/api/v1/sensors", "/api/v1/events"] {
+    for path in ["/", "/metrics", "/healthz", "/readyz", "/api/v1/stats", "/api/v1/sensors", "/api/v1/events"] {
         let (head, get) = (server.request("HEAD", path, ""), server.get(path));
         assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}");
         assert_eq!(head.headers["content-type"], get.headers["content-type"], "{path}");

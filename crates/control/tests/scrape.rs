@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
-use corelane_control::HttpLimits;
-use corelane_metrics::{CloseReason, FAMILIES, Histogram, Kind, RING_SLOTS_MIN, SecurityKind, cell};
+use corelane_control::{Configured, HttpLimits};
+use corelane_metrics::{BUCKET_COUNT, CloseReason, FAMILIES, Histogram, Kind, RING_SLOTS_MIN, SecurityKind, cell};
 use serde_json::json;
 use support::Server;
 
@@ -197,15 +197,40 @@ fn stats_are_told_by_shard_and_added_up() {
     assert_eq!(totals["pool_utilization_ratio"], json!(0.5), "of the fullest pool");
     assert_eq!(totals["shard_cpu_seconds"], json!(13.75));
     assert_eq!(totals["memory_resident_bytes"], json!(2_000));
+    let mut buckets = [0; BUCKET_COUNT];
+    (buckets[2], buckets[BUCKET_COUNT - 1]) = (40, 10);
     assert_eq!(
         stats["shards"][1]["ingest_latency_seconds"],
-        json!({ "count": 50, "sum": 600.00012, "p50": 4e-6, "p99": null })
+        json!({ "count": 50, "sum": 600.00012, "p50": 4e-6, "p99": null, "p999": null, "buckets": buckets })
     );
+    let bounds = stats["histogram_bounds_seconds"].as_array().unwrap();
+    assert_eq!((bounds.len(), &bounds[2]), (BUCKET_COUNT - 1, &json!(4e-6)), "the last bucket has no bound");
     assert_eq!(stats["shards"][0]["shard"], json!(0));
+    assert_eq!(stats["shards"][0]["core"], json!(7));
     assert_eq!(stats["shards"][0]["state"], json!("accepting"));
     assert_eq!(stats["shards"][0]["frames_accepted"], json!(100));
+    assert_eq!(stats["build"], json!({ "version": "1.2.3", "revision": "abc" }));
+    assert!(totals["process_start_time_seconds"].as_f64().unwrap() > 0.0);
     for family in FAMILIES.iter().filter(|family| family.cells().len() > 0) {
         let key = family.name.trim_start_matches("corelane_").trim_end_matches("_total");
         assert!(totals.get(key).is_some() && stats["shards"][1].get(key).is_some(), "{key}");
     }
+}
+
+#[test]
+fn the_configuration_is_told_as_it_is_now() {
+    let server = Server::start(1, HttpLimits::default());
+    let told = || server.get("/api/v1/stats").json()["configuration"].clone();
+    assert_eq!(told(), json!([]));
+    let configured = |key, value: Option<&str>, source| Configured { key, value: value.map(str::to_owned), source };
+    server.handle.configure(configured("listen", Some("127.0.0.1:7600"), "default"));
+    server.handle.configure(configured("allow", None, "default"));
+    server.handle.configure(configured("listen", Some("[::]:7600"), "file"));
+    assert_eq!(
+        told(),
+        json!([
+            { "key": "listen", "value": "[::]:7600", "source": "file" },
+            { "key": "allow", "value": null, "source": "default" },
+        ])
+    );
 }

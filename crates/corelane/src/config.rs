@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use corelane_control::Configured;
 use corelane_shard::ACCEPT_RATE_MAX;
 use ipnet::IpNet;
 
@@ -55,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) takeover: bool,
     /// `None` is text on a terminal, else JSON.
     pub(crate) log_format: Option<LogFormat>,
+    /// Every setting as it was said, for those who ask a running server.
+    pub(crate) told: Vec<Configured>,
 }
 
 /// A certificate and its key, as files.
@@ -116,6 +119,7 @@ impl Config {
             backlog: layers.parse("backlog", values::number(1..=65_535))?.value as u32,
             takeover: layers.parse("takeover", values::switch)?.value,
             log_format: layers.parse_optional("log_format", values::log_format)?.map(|said| said.value),
+            told: layers.told(),
         })
     }
 }

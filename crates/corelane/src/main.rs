@@ -2,10 +2,11 @@
 //!
 //! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted), `sockets`
 //! and `takeover` (where listeners come from and go to), `reload`, `allocator`, `log`, `failure`; `plan` and `doctor` tell
-//! what `serve` will use and whether this host grants it; `send`, `decode`, `check` are commands of their own.
+//! what `serve` will use and whether this host grants it; `send`, `decode`, `check`, `top`, `completions` are commands of their own.
 
 mod allocator;
 mod check;
+mod completions;
 mod config;
 mod decode;
 mod doctor;
@@ -18,14 +19,18 @@ mod send;
 mod serve;
 mod sockets;
 mod takeover;
+mod top;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+
+const START: &str = "Begin with `corelane serve`, then `corelane top`, or http://127.0.0.1:9600/ in a browser. Exit codes: \
+    0 done, 1 failed, 2 wrong usage or configuration.";
 
 /// Thread-per-core telemetry ingestion: length-prefixed CBOR over TCP in, counted events out.
 #[derive(Parser)]
-#[command(version, propagate_version = true)]
+#[command(version, propagate_version = true, after_help = START)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -35,11 +40,14 @@ struct Arguments {
 enum Command {
     /// Run the server.
     Serve(config::SettingArgs),
+    Top(top::TopArgs),
     Send(send::SendArgs),
     Decode(decode::DecodeArgs),
     Plan(plan::PlanArgs),
     Doctor(doctor::DoctorArgs),
     Check(check::CheckArgs),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +58,9 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Top(args) => top::run(args),
+        Command::Completions(args) => completions::completions(&args, Arguments::command()),
+        Command::Man(args) => completions::man(&args, Arguments::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

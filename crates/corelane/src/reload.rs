@@ -94,6 +94,10 @@ impl Reloader {
                 let rules = AccessRules { allow: config.allow.unwrap_or_default() };
                 self.is_limited = !rules.allow.is_empty();
                 self.shards.set_rules(&rules);
+                // The one setting that can change; the others stay what they were at the start.
+                if let Some(allow) = config.told.into_iter().find(|told| told.key == "allow") {
+                    self.control.configure(allow);
+                }
                 tracing::info!(allow = rules.allow.len(), "address rules read again");
             }
             Err(failure) => tracing::error!("the configuration was not read again, what was set stays: {failure}"),

@@ -13,7 +13,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
-use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, Protection, ShardPort, TokenSource};
+use corelane_control::{
+    Configured, ControlConfig, ControlHandle, ControlPlane, HttpLimits, Protection, ShardPort, TokenSource,
+};
 use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
 use corelane_ring::telemetry_ring;
 use corelane_rollup::snapshot_lane;
@@ -95,6 +97,9 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let tls = data_tls.as_ref().map(|tls| tls.config());
     let (ports, threads) = start_shards(&placement, &limits, &shared, &rules, tls, data, &events)?;
     let handle = ControlHandle::new();
+    for setting in in_use(config.told, &placement, connections_max, listen, control_address) {
+        handle.configure(setting);
+    }
     let mut reloader = Reloader::new(flags, stamp, &rules, data_tls.clone(), shared.clone(), handle.clone());
     let config = ControlConfig {
         version: env!("CARGO_PKG_VERSION"),
@@ -219,6 +224,7 @@ fn start_shards(
         let security = Arc::new(ArrayQueue::new(SECURITY_EVENTS_MAX));
         let waker = shards.link(index).clone();
         ports.push(ShardPort {
+            core,
             samples,
             series: asker,
             events: Arc::clone(&security),
@@ -321,6 +327,28 @@ fn protection(config: &Config) -> Result<Protection, Failure> {
         protection.token = Some(Arc::new(source));
     }
     Ok(protection)
+}
+
+/// The configuration, with what this host and the kernel made of it.
+fn in_use(
+    mut told: Vec<Configured>,
+    placement: &Placement,
+    connections_max: usize,
+    listen: SocketAddr,
+    control: SocketAddr,
+) -> Vec<Configured> {
+    for setting in &mut told {
+        let found = match setting.key {
+            "listen" => listen.to_string(),
+            "control" => control.to_string(),
+            "cores" => host::list(&placement.data),
+            "control_core" => placement.control.to_string(),
+            "max_connections" => connections_max.to_string(),
+            _ => continue,
+        };
+        setting.value = Some(found);
+    }
+    told
 }
 
 fn warn_if_exposed(control: SocketAddr, protection: &Protection) {

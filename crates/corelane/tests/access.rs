@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use corelane_testkit::{Peer, Reply, Server, frames, host, wait_until};
 use rustix::process::Signal;
+use serde_json::json;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_corelane");
 
@@ -53,6 +54,11 @@ fn only_allowed_addresses_are_taken_and_the_rules_can_change() {
     write("allow = [\"127.0.0.0/8\"]\n");
     server.signal(Signal::HUP);
     wait_until("the newest rules", || is_taken(&server, HERE));
+    wait_until("the newest rules, told", || {
+        let told = server.json("/api/v1/stats")["configuration"].as_array().unwrap().clone();
+        let allow = told.iter().find(|setting| setting["key"] == "allow").unwrap();
+        *allow == json!({ "key": "allow", "value": "127.0.0.0/8", "source": "file" })
+    });
     // Who was here before the rules changed is not touched.
     old.send(&frames::event("old", 1));
     assert_eq!(old.commit().committed, 1);

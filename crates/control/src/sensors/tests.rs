@@ -30,6 +30,9 @@ fn series_are_filtered_sorted_and_cut_off() {
     assert_eq!(told(&[("sort", "id"), ("limit", "4")]).0, ["a/rpm", "a/temp_in", "b/rpm", "c/temp"]);
     assert_eq!(told(&[("prefix", "temp")]).0, ["a/temp_in", "c/temp"]);
     assert_eq!(told(&[("id", "a"), ("prefix", "r")]), (vec!["a/rpm".into()], false));
+    assert_eq!(told(&[("search", "B")]).0, ["b/rpm"], "of the id");
+    assert_eq!(told(&[("search", "Emp")]).0, ["a/temp_in", "c/temp"], "of the sensor");
+    assert_eq!(told(&[("search", "rpmx")]).0, [""; 0]);
     assert_eq!(told(&[("id", "")]), (vec![], false), "an empty id is the id of no series");
 }
 
@@ -41,7 +44,7 @@ fn a_bad_query_is_told_what_is_allowed() {
         (&[("limit", "-1")], "limit=\"-1\" is not allowed: it has to be a whole number from 1 to 10000"),
         (&[("limit", "")], "limit=\"\" is not allowed: it has to be a whole number from 1 to 10000"),
         (&[("sort", "mean")], "sort=\"mean\" is not allowed: it has to be count, last_timestamp or id"),
-        (&[("ids", "a")], "there is no parameter \"ids\"; the parameters are id, prefix, sort and limit"),
+        (&[("ids", "a")], "there is no parameter \"ids\"; the parameters are id, prefix, search, sort and limit"),
         (&[("id", "a"), ("id", "b")], "the parameter \"id\" is given twice"),
     ] {
         assert_eq!(parse(query).unwrap_err(), said);

@@ -151,7 +151,7 @@ fn fake_shard() -> (ShardPort, FakeShard) {
             sleep(Duration::from_millis(1));
         }
     });
-    let port = ShardPort { samples, series, events: Arc::clone(&events), wake };
+    let port = ShardPort { core: 7, samples, series, events: Arc::clone(&events), wake };
     (port, FakeShard { data, events, wakes })
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use corelane_control::Configured;
+
 use super::settings::{SETTINGS, Setting, SettingArgs, variable};
 use crate::failure::Failure;
 
@@ -68,6 +70,19 @@ impl Layers {
         };
         let texts = SETTINGS.iter().filter_map(|setting| Some((setting.key, text(setting)?))).collect();
         Self { texts }
+    }
+
+    /// Every setting in the order of the help, said or not.
+    pub(super) fn told(&self) -> Vec<Configured> {
+        let told = |setting: &Setting| {
+            let said = self.texts.iter().find(|(key, _)| *key == setting.key).map(|(_, said)| said);
+            Configured {
+                key: setting.key,
+                value: said.map(|said| said.value.clone()),
+                source: said.map_or("default", |said| said.source.kind()),
+            }
+        };
+        SETTINGS.iter().map(told).collect()
     }
 
     /// The value of a setting that has a default.
@@ -138,6 +153,17 @@ fn nearest(key: &str) -> String {
     match SETTINGS.iter().min_by_key(distance) {
         Some(setting) if distance(&setting) <= key.len().max(3) / 2 => format!("; did you mean `{}`?", setting.key),
         _ => format!("; known keys: {}", SETTINGS.iter().map(|setting| setting.key).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+impl Source {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Flag(_) => "flag",
+            Self::Environment(_) => "environment",
+            Self::File { .. } => "file",
+            Self::Default(_) => "default",
+        }
     }
 }
 

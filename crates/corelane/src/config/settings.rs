@@ -132,15 +132,19 @@ impl SettingArgs {
     }
 }
 
+/// Once, since in every line it would be half of the help.
+const EVERYWHERE: &str = "Each setting is a flag, a variable and a key of the file: --max-series, CORELANE_MAX_SERIES, \
+    max_series. A flag wins over the environment, the environment over the file.";
+
 impl Args for SettingArgs {
     fn augment_args(command: Command) -> Command {
         let config = Arg::new("config")
             .long("config")
             .value_name("FILE")
-            .help("TOML file with keys as the flags, in snake_case [env: CORELANE_CONFIG]");
-        SETTINGS.iter().fold(command.arg(config), |command, setting| {
+            .help("TOML file with keys as the flags, in snake_case");
+        SETTINGS.iter().fold(command.arg(config).after_help(EVERYWHERE), |command, setting| {
             let default = setting.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
-            let help = format!("{}{default} [env: {}]", setting.help, setting.variable());
+            let help = format!("{}{default}", setting.help);
             let arg = Arg::new(setting.key).long(setting.flag()).value_name(setting.value).help(help);
             let arg = arg.action(if setting.repeats { ArgAction::Append } else { ArgAction::Set });
             command.arg(if setting.is_switch {
