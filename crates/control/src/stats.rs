@@ -1,11 +1,11 @@
-//! The totals as JSON: every per-shard family, for each shard and added up.
+//! The totals as JSON: every per-shard family, for each shard and added up, and what is known of the process.
 
 use corelane_metrics::{
     BUCKET_COUNT, Cell, FAMILIES, Family, HistogramTotals, Kind, Source, Totals, bucket_bound_seconds,
 };
 use serde_json::{Map, Value, json};
 
-use crate::ControlPlane;
+use crate::{ControlPlane, process};
 
 /// The answer of `/api/v1/stats`. Keys are the metrics' names without `corelane_` and `_total`; a metric with a label
 /// besides `shard` is an object by its values.
@@ -15,6 +15,7 @@ pub(crate) fn stats_json(plane: &ControlPlane) -> Value {
     let memory = (plane.config.memory)();
     totals.insert("memory_allocated_bytes".to_owned(), memory.allocated_bytes.into());
     totals.insert("memory_resident_bytes".to_owned(), memory.resident_bytes.into());
+    totals.extend(process::numbers().into_iter().map(|(name, number)| (key(name), whole(number))));
     let shard = |shard| {
         let mut told = Map::new();
         told.insert("shard".to_owned(), json!(shard));
@@ -34,11 +35,11 @@ type Shards = std::ops::Range<usize>;
 fn numbers(plane: &ControlPlane, shards: Shards) -> Map<String, Value> {
     let totals = plane.totals();
     let families = FAMILIES.iter().filter(|family| family.source != Source::Process);
-    families.map(|family| (key(family), family_json(plane, totals, family, shards.clone()))).collect()
+    families.map(|family| (key(family.name), family_json(plane, totals, family, shards.clone()))).collect()
 }
 
-fn key(family: &Family) -> String {
-    let name = family.name.strip_prefix("corelane_").unwrap_or(family.name);
+fn key(name: &str) -> String {
+    let name = name.strip_prefix("corelane_").unwrap_or(name);
     name.strip_suffix("_total").unwrap_or(name).to_owned()
 }
 

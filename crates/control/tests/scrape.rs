@@ -197,6 +197,7 @@ fn stats_are_told_by_shard_and_added_up() {
     assert_eq!(totals["pool_utilization_ratio"], json!(0.5), "of the fullest pool");
     assert_eq!(totals["shard_cpu_seconds"], json!(13.75));
     assert_eq!(totals["memory_resident_bytes"], json!(2_000));
+    assert!(totals["process_resident_memory_bytes"].as_u64() > Some(0) && totals["process_cpu_seconds"].is_number());
     assert_eq!(
         stats["shards"][1]["ingest_latency_seconds"],
         json!({ "count": 50, "sum": 600.00012, "p50": 4e-6, "p99": null })
