@@ -2,7 +2,7 @@
 //!
 //! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted), `sockets`
 //! and `takeover` (where listeners come from and go to), `reload`, `allocator`, `log`, `failure`; `plan` and `doctor` tell
-//! what `serve` will use and whether this host grants it; `send`, `decode`, `check` are commands of their own.
+//! what `serve` will use and whether this host grants it; `send`, `load`, `decode`, `check` are commands of their own.
 
 mod allocator;
 mod check;
@@ -11,6 +11,7 @@ mod decode;
 mod doctor;
 mod failure;
 mod host;
+mod load;
 mod log;
 mod plan;
 mod reload;
@@ -36,6 +37,7 @@ enum Command {
     /// Run the server.
     Serve(config::SettingArgs),
     Send(send::SendArgs),
+    Load(load::LoadArgs),
     Decode(decode::DecodeArgs),
     Plan(plan::PlanArgs),
     Doctor(doctor::DoctorArgs),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(flags) => serve::run(flags),
         Command::Send(args) => send::run(args),
+        Command::Load(args) => load::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Doctor(args) => doctor::run(args),
