@@ -31,37 +31,36 @@ done
 cargo build --locked --quiet --release --package corelane
 mkdir -p "$results"
 
-# The core that the server has its control plane on, so that the load does not take time from a data core.
+# The core that a server of its own has its control plane on, so that the load takes no time from a data core.
 on_last_core=()
 cores="$(taskset -cp $$ | sed 's/.*: //')"
-[[ "$cores" =~ ^[0-9]+$ ]] || on_last_core=(taskset -c "${cores##*[,-]}")
+[ "$has_target" = yes ] || [[ "$cores" =~ ^[0-9]+$ ]] || on_last_core=(taskset -c "${cores##*[,-]}")
 
 server=
-log="$(mktemp)"
+server_flags=()
+log="$(mktemp -d)"
 stop_server() {
     [ -z "$server" ] || { kill "$server" && wait "$server"; } 2>/dev/null || true
     server=
 }
-trap 'stop_server; rm -f "$log"' EXIT
+trap 'stop_server; rm -rf "$log"' EXIT
 
-# Prints `--target ADDR --control ADDR` of a fresh server; its process is $server.
+# Settings in CORELANE_... variables, but for the ports, are the server's.
 start_server() {
-    "$corelane" serve --listen 127.0.0.1:0 --control 127.0.0.1:0 --log-format json >"$log" 2>"$log.errors" &
+    "$corelane" serve --listen 127.0.0.1:0 --control 127.0.0.1:0 >"$log/ready" 2>"$log/errors" &
     server=$!
-    until grep -q '^corelane ready' "$log"; do
-        kill -0 "$server" 2>/dev/null || { cat "$log.errors" >&2; rm -f "$log.errors"; exit 1; }
+    until grep -q '^corelane ready' "$log/ready"; do
+        kill -0 "$server" 2>/dev/null || { cat "$log/errors" >&2; exit 1; }
         sleep 0.05
     done
-    rm -f "$log.errors"
-    server_flags=(--target "$(sed -n 's/.* listen=\([^ ]*\).*/\1/p' "$log")"
-        --control "$(sed -n 's/.* control=\([^ ]*\).*/\1/p' "$log")")
+    server_flags=(--target "$(sed -n 's/.* listen=\([^ ]*\).*/\1/p' "$log/ready")"
+        --control "$(sed -n 's/.* control=\([^ ]*\).*/\1/p' "$log/ready")")
 }
 
 # run NAME FLAG...: one load, with its own server.
 run() {
     local name="$1" status=0
     shift
-    server_flags=()
     [ "$has_target" = yes ] || start_server
     "${on_last_core[@]}" "$corelane" load "${server_flags[@]}" --json "$results/$name.json" --hdr "$results/$name.hlog" \
         --html "$results/$name.html" "$@" || status=$?

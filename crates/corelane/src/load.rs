@@ -58,12 +58,11 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7600", value_parser = send::parse_address)]
     target: String,
 
-    /// Control port of the server, for its own numbers; `https://ADDR` if it has a certificate [default: port 9600 of
-    /// the target's host].
-    #[arg(long, value_name = "ADDR")]
+    /// Control port of the server, for its own numbers [default: port 9600 of the target's host].
+    #[arg(long, value_name = "ADDR", value_parser = send::parse_address)]
     control: Option<String>,
 
-    /// Certificates that the control port's is checked against, in PEM.
+    /// Speak HTTPS to the control port; its certificate is checked against those of this file, in PEM.
     #[arg(long, value_name = "FILE")]
     control_ca: Option<PathBuf>,
 
@@ -196,6 +195,14 @@ fn check(args: &LoadArgs) -> Result<(), Failure> {
     if args.commit_every == 0 && args.limits.needs_answers() {
         return Err(Failure::usage("--max-p99 needs answers: give --commit-every 1 or more"));
     }
+    let needed = u64::from(args.connections) + DESCRIPTORS_BESIDES;
+    let allowed = host::raise_descriptors(needed);
+    if needed > allowed {
+        return Err(Failure::usage(format!(
+            "--connections {} need {needed} descriptors and this process may open {allowed}: ulimit -n {needed}",
+            args.connections
+        )));
+    }
     Ok(())
 }
 
@@ -234,7 +241,6 @@ fn control(args: &LoadArgs) -> Result<Option<Control>, Failure> {
 
 fn connect(args: &LoadArgs) -> Result<Vec<Connection>, Failure> {
     let count = u64::from(args.connections);
-    raise_descriptors(count)?;
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -262,17 +268,6 @@ async fn connect_all(target: Arc<str>, count: usize) -> Result<Vec<(std::net::Tc
         }
     }
     Ok(parts)
-}
-
-fn raise_descriptors(connections: u64) -> Result<(), Failure> {
-    let needed = connections + DESCRIPTORS_BESIDES;
-    let allowed = host::raise_descriptors(needed);
-    if needed > allowed {
-        return Err(Failure::usage(format!(
-            "--connections {connections} need {needed} descriptors and this process may open {allowed}: ulimit -n {needed}"
-        )));
-    }
-    Ok(())
 }
 
 /// Writes the result, and fails when the run did.

@@ -246,6 +246,28 @@ fn somebody_else_on_the_server_is_noticed() {
     assert!(stderr.contains("1 connections of others"), "{stderr}");
 }
 
+#[test]
+fn a_control_port_with_certificate_and_token_is_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let [certificate, key, token] = ["tls.crt", "tls.key", "token"].map(|name| path(directory.path(), name));
+    let pair = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    fs::write(&certificate, pair.cert.pem()).unwrap();
+    fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+    fs::write(&token, "open-sesame-0123456789\n").unwrap();
+    let protected = ["--control-tls-cert", &certificate, "--control-tls-key", &key, "--control-token-file", &token];
+    let server = Server::start(BINARY, &protected);
+    let short = ["--rate", "100", "--duration", "500ms"];
+    let told = result(load(&server, &short).args(["--control-ca", &certificate, "--control-token-file", &token]));
+    assert_eq!(told["server"]["frames_accepted"], 50);
+
+    let with_token = ["--control-token-file", &token[..]];
+    assert_refused(load(&server, &short).args(with_token), 1, &["answered 400", "this port speaks HTTPS", "--control"]);
+    assert_refused(load(&server, &short).args(["--control-ca", &certificate]), 1, &["--control-token-file"]);
+    let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    fs::write(&certificate, other.cert.pem()).unwrap();
+    assert_refused(load(&server, &short).args(["--control-ca", &certificate]), 1, &["certificate"]);
+}
+
 /// A refusal: exit code and the parts that its first line has.
 fn assert_refused(load: &mut Command, code: i32, parts: &[&str]) {
     let (found, stdout, stderr) = run(load);
@@ -282,7 +304,6 @@ fn wrong_usage_is_refused_before_anything_is_sent() {
         ("--burst 10x1s", &["--burst", "10x1s/30s"]),
         ("--size huge", &["--size", "normal:"]),
         ("--connections 0", &["--connections"]),
-        ("--connections 1000000", &["--connections", "ulimit -n"]),
         ("--target nowhere", &["--target", "host:port"]),
         ("--ramp 2m --duration 1m", &["--ramp", "--duration"]),
         ("--mix irregular --size 5", &["--mix", "--size"]),
@@ -294,4 +315,7 @@ fn wrong_usage_is_refused_before_anything_is_sent() {
     ] {
         assert_refused(command(BINARY).arg("load").args(flags.split_whitespace()), 2, parts);
     }
+    let mut limited = command("sh");
+    limited.args(["-c", "ulimit -n 100 && exec \"$0\" load --connections 90", BINARY]);
+    assert_refused(&mut limited, 2, &["--connections 90", "may open 100", "ulimit -n 122"]);
 }

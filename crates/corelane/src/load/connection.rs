@@ -4,7 +4,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, ErrorKind, Read, Write},
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
     os::fd::{AsFd, BorrowedFd},
     time::Instant,
@@ -213,11 +213,6 @@ impl Connection {
     /// The socket.
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
-    }
-
-    /// Tells the server that this was all.
-    pub(super) fn shut_down(&self) -> io::Result<()> {
-        self.stream.shutdown(std::net::Shutdown::Write)
     }
 }
 

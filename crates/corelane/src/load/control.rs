@@ -60,12 +60,12 @@ pub(super) struct Shard {
 }
 
 impl Control {
-    /// `address` is `host:port`, or with `https://` before it; then `authority` is a file of certificates.
+    /// `address` is `host:port`; with `authority`, a file of certificates, it speaks HTTPS.
     ///
     /// # Errors
     /// A file that cannot be read or holds something else.
     pub(super) fn new(address: &str, authority: Option<&Path>, token: Option<&Path>) -> Result<Self, Failure> {
-        let base = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+        let scheme = if authority.is_some() { "https" } else { "http" };
         let authorization = token.map(|file| {
             let text = read("--control-token-file", file)?;
             Ok(format!("Bearer {}", text.lines().next().unwrap_or_default().trim()))
@@ -88,10 +88,11 @@ impl Control {
         let agent = Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
+            .max_redirects(0)
             .proxy(None)
             .tls_config(tls.build())
             .build();
-        let url = format!("{}/api/v1/stats", base.trim_end_matches('/'));
+        let url = format!("{scheme}://{address}/api/v1/stats");
         Ok(Self { agent: agent.into(), url, authorization: authorization.transpose()? })
     }
 

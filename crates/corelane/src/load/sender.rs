@@ -124,10 +124,6 @@ impl Sender<'_> {
             }
             turns.wait(self)?;
         }
-        for connection in &self.connections {
-            // It may have gone.
-            let _ = connection.shut_down();
-        }
         Ok(())
     }
 }

@@ -93,8 +93,6 @@ impl Run<'_> {
         progress.finish();
         let sent = sent.map_err(|error| Failure::failed(format!("the load ended early: {error}")))?;
         let cpu_percent = (cpu_time() - cpu_before).as_secs_f64() / watch.start.elapsed().as_secs_f64() * 100.0;
-        // The connections are still open, and everything is answered.
-        watch.sample();
         Ok(watch.outcome(
             &sent,
             Told {
