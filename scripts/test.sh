@@ -144,6 +144,9 @@ cargo build --locked --release
 step "whole-server tests, optimized as it is shipped"
 cargo test --locked --release -p corelane
 
+step "the load script for a few seconds"
+scripts/loadgen.sh --duration 5s --max-loss 0 --max-rejected 0
+
 step "every benchmark once, so that none rots"
 cargo bench --locked -p corelane-benches -- --test >"$target_dir/bench-test.log" 2>&1 || { tail -50 "$target_dir/bench-test.log"; exit 1; }
 

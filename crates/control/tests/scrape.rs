@@ -197,6 +197,7 @@ fn stats_are_told_by_shard_and_added_up() {
     assert_eq!(totals["pool_utilization_ratio"], json!(0.5), "of the fullest pool");
     assert_eq!(totals["shard_cpu_seconds"], json!(13.75));
     assert_eq!(totals["memory_resident_bytes"], json!(2_000));
+    assert!(totals["process_resident_memory_bytes"].as_u64() > Some(0) && totals["process_cpu_seconds"].is_number());
     let mut buckets = [0; BUCKET_COUNT];
     (buckets[2], buckets[BUCKET_COUNT - 1]) = (40, 10);
     assert_eq!(

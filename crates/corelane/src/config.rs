@@ -20,7 +20,7 @@ pub(crate) use self::layers::Said;
 #[cfg(test)]
 pub(crate) use self::layers::Source;
 pub(crate) use self::settings::SettingArgs;
-pub(crate) use self::values::core_list;
+pub(crate) use self::values::{core_list, duration, size};
 use crate::failure::Failure;
 
 /// Everything that is configured, with its range checked.
