@@ -41,6 +41,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
         series_max: SERIES_MAX,
         idle_timeout: Duration::from_secs(300),
         frame_timeout: Duration::from_secs(10),
+        handshake_timeout: None,
         drain_timeout: Duration::from_secs(10),
     };
     let shared = Shards::new(shards, &limits)?;
@@ -53,6 +54,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
         let security = Arc::new(ArrayQueue::new(SECURITY_EVENTS_MAX));
         let waker = shared.link(index).clone();
         ports.push(ShardPort {
+            core: cores[index],
             samples,
             series: asker,
             events: Arc::clone(&security),
@@ -67,6 +69,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
             events: security,
             shards: shared.clone(),
             rules: AccessRules::default(),
+            tls: None,
             allocations: || {
                 let calls = thread_calls();
                 Allocations { count: calls.allocations, bytes: calls.bytes }
@@ -83,6 +86,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
         memory: MemoryUse::default,
         http: HttpLimits::default(),
         protection: Protection::default(),
+        data_tls: None,
     };
     let control_core = host::cores().1;
     let handle = ControlHandle::new();

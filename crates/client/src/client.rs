@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     ClientError,
-    replies::{OwnedReply, Replies},
+    replies::{Replies, Reply},
 };
 
 /// A connection to a data port that has answered a commit request.
@@ -161,6 +161,18 @@ impl Client {
         Ok(answer)
     }
 
+    /// Gives the socket, which does not block, to a caller with a loop of its own, and what cuts its answers.
+    ///
+    /// # Errors
+    /// When the socket cannot be taken out of the runtime.
+    ///
+    /// # Panics
+    /// When frames are queued or answers are awaited: they would be lost.
+    pub fn into_parts(self) -> io::Result<(std::net::TcpStream, Replies)> {
+        assert!(self.outgoing.is_empty() && self.pending == 0, "nothing is under way");
+        Ok((self.stream.into_std()?, self.replies))
+    }
+
     /// Waits until the socket can do something, and does it.
     async fn turn(&mut self) -> Result<(), ClientError> {
         let has_outgoing = self.written < self.outgoing.len();
@@ -193,12 +205,12 @@ impl Client {
     fn take_replies(&mut self) -> Result<(), ClientError> {
         while let Some(reply) = self.replies.next_reply().map_err(|_| ClientError::InvalidReply)? {
             match reply {
-                OwnedReply::Committed(answer) => {
+                Reply::Committed(answer) => {
                     self.pending = self.pending.checked_sub(1).ok_or(ClientError::InvalidReply)?;
                     self.last_answer = answer;
                     self.answers.push_back(answer);
                 }
-                OwnedReply::Closing(closing) => return Err(ClientError::Closed(closing)),
+                Reply::Closing(closing) => return Err(ClientError::Closed(closing)),
             }
         }
         Ok(())

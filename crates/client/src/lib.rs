@@ -9,13 +9,14 @@
 //!
 //! - [`client`]: one connection: its write buffer, commit requests and answers.
 //! - [`error`]: why there is no connection, or no longer.
-//! - `replies`: the server's direction of the stream, cut into replies.
+//! - [`replies`]: the server's direction of the stream, cut into replies.
 #![forbid(unsafe_code)]
 
 pub mod client;
 pub mod error;
-mod replies;
+pub mod replies;
 
 pub use client::Client;
 pub use corelane_wire::Answer;
 pub use error::{ClientError, Closing};
+pub use replies::{Replies, Reply};

@@ -2,26 +2,28 @@
 //!
 //! Holds the bytes of at most one unfinished reply and a few finished ones. Does no I/O.
 
-use corelane_wire::{ANSWER_BYTES_MAX, Answer, HEADER_BYTES, InvalidReply, Reply, decode_answer};
+use corelane_wire::{ANSWER_BYTES_MAX, Answer, HEADER_BYTES, InvalidReply, decode_answer};
 
 use crate::Closing;
 
 /// One reply, owned.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum OwnedReply {
+pub enum Reply {
+    /// The answer to the oldest commit request that has none yet.
     Committed(Answer),
+    /// The last frame of the server.
     Closing(Closing),
 }
 
 /// Bytes that came and are not yet a whole reply.
 #[derive(Debug, Default)]
-pub(crate) struct Replies {
+pub struct Replies {
     bytes: Vec<u8>,
 }
 
 impl Replies {
     /// Appends what was read; take the replies out before more is read.
-    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+    pub fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -34,7 +36,7 @@ impl Replies {
     ///
     /// # Errors
     /// A length or a payload that no server writes. The bytes stay, and every later call fails, too.
-    pub(crate) fn next_reply(&mut self) -> Result<Option<OwnedReply>, InvalidReply> {
+    pub fn next_reply(&mut self) -> Result<Option<Reply>, InvalidReply> {
         let Some((header, rest)) = self.bytes.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let payload_bytes = u32::from_be_bytes(*header) as usize;
         if payload_bytes > REPLY_BYTES_MAX {
@@ -42,9 +44,9 @@ impl Replies {
         }
         let Some(payload) = rest.get(..payload_bytes) else { return Ok(None) };
         let reply = match decode_answer(payload)? {
-            Reply::Committed(answer) => OwnedReply::Committed(answer),
-            Reply::Closing { error, code, answer } => {
-                OwnedReply::Closing(Closing { error: error.to_owned(), code: code.to_owned(), answer })
+            corelane_wire::Reply::Committed(answer) => Reply::Committed(answer),
+            corelane_wire::Reply::Closing { error, code, answer } => {
+                Reply::Closing(Closing { error: error.to_owned(), code: code.to_owned(), answer })
             }
         };
         self.bytes.drain(..HEADER_BYTES + payload_bytes);
@@ -76,7 +78,7 @@ mod tests {
                 }
             }
             let closing = Closing { error: "too long".into(), code: "oversize".into(), answer };
-            assert_eq!(found, [OwnedReply::Committed(answer), OwnedReply::Closing(closing)], "cut at {cut}");
+            assert_eq!(found, [Reply::Committed(answer), Reply::Closing(closing)], "cut at {cut}");
         }
     }
 

@@ -85,9 +85,10 @@ pub(crate) fn process_rows(plane: &ControlPlane) -> Vec<ProcessRow> {
         ("corelane_memory_allocated_bytes", vec![], memory.allocated_bytes as f64),
         ("corelane_memory_resident_bytes", vec![], memory.resident_bytes as f64),
     ];
-    if let Some(certificates) = &config.protection.certificates {
-        let expiry = certificates.expires_unix_seconds() as f64;
-        rows.push(("corelane_tls_certificate_expiry_timestamp_seconds", vec![], expiry));
+    let control = config.protection.certificates.iter().map(|certificates| certificates.expires_unix_seconds());
+    let data = config.data_tls.iter().map(|tls| tls.expires_unix_seconds());
+    if let Some(expiry) = control.chain(data).min() {
+        rows.push(("corelane_tls_certificate_expiry_timestamp_seconds", vec![], expiry as f64));
     }
     rows.extend(process::numbers().into_iter().map(|(name, number)| (name, vec![], number)));
     rows

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use corelane_metrics::{SAMPLE_WORDS, Sample, SecurityEvent, ShardState, Totals};
 use corelane_ring::Drain;
 use corelane_rollup::SnapshotAsker;
+use corelane_tls::DataPortTls;
 use crossbeam_queue::ArrayQueue;
 
 use crate::events::EventLog;
@@ -48,6 +49,8 @@ pub struct ControlConfig {
     pub http: HttpLimits,
     /// Who may ask.
     pub protection: Protection,
+    /// TLS of the data port, if there is any, for when its certificate expires.
+    pub data_tls: Option<Arc<DataPortTls>>,
 }
 
 /// Drains every shard's ring and keeps the sums.

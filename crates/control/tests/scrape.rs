@@ -192,11 +192,12 @@ fn stats_are_told_by_shard_and_added_up() {
     assert_eq!(totals["frames_accepted"], json!(1_100));
     assert_eq!(totals["connections_closed"]["truncated"], json!(33));
     let events = totals["security_events"].as_object().unwrap();
-    assert_eq!((events.len(), &events["oversize"], &events["rejected_frames"]), (8, &json!(11), &json!(0)));
+    assert_eq!((events.len(), &events["oversize"], &events["rejected_frames"]), (10, &json!(11), &json!(0)));
     assert_eq!(totals["pool_buffers"], json!({ "free": 0, "in_use": 77 }));
     assert_eq!(totals["pool_utilization_ratio"], json!(0.5), "of the fullest pool");
     assert_eq!(totals["shard_cpu_seconds"], json!(13.75));
     assert_eq!(totals["memory_resident_bytes"], json!(2_000));
+    assert!(totals["process_resident_memory_bytes"].as_u64() > Some(0) && totals["process_cpu_seconds"].is_number());
     let mut buckets = [0; BUCKET_COUNT];
     (buckets[2], buckets[BUCKET_COUNT - 1]) = (40, 10);
     assert_eq!(

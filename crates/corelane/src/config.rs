@@ -20,13 +20,18 @@ pub(crate) use self::layers::Said;
 #[cfg(test)]
 pub(crate) use self::layers::Source;
 pub(crate) use self::settings::SettingArgs;
-pub(crate) use self::values::core_list;
+pub(crate) use self::values::{core_list, duration, size};
 use crate::failure::Failure;
 
 /// Everything that is configured, with its range checked.
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
+    /// TLS on the data port.
+    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) tls_client_ca: Option<Said<PathBuf>>,
+    pub(crate) tls_client_crl: Option<Said<PathBuf>>,
+    pub(crate) handshake_timeout: Duration,
     pub(crate) control: SocketAddr,
     /// HTTPS on the control port.
     pub(crate) control_tls: Option<TlsFiles>,
@@ -87,6 +92,10 @@ impl Config {
         let timeout = Duration::from_millis(1)..=TIMEOUT_MAX;
         Ok(Self {
             listen: layers.parse("listen", values::address)?.value,
+            tls: tls_files(layers, "tls_cert", "tls_key")?,
+            tls_client_ca: only_with(layers, "tls_client_ca", "tls_cert")?,
+            tls_client_crl: only_with(layers, "tls_client_crl", "tls_client_ca")?,
+            handshake_timeout: layers.parse("handshake_timeout", values::duration(timeout.clone()))?.value,
             control: layers.parse("control", values::address)?.value,
             control_tls: tls_files(layers, "control_tls_cert", "control_tls_key")?,
             control_token_file: layers.parse_optional("control_token_file", values::path)?,
@@ -115,17 +124,26 @@ impl Config {
     }
 }
 
+/// A file that another one needs.
+fn only_with(layers: &Layers, key: &str, needed: &str) -> Result<Option<Said<PathBuf>>, Failure> {
+    match layers.parse_optional(key, values::path)? {
+        Some(said) if layers.parse_optional(needed, values::path)?.is_none() => Err(alone(&said, needed)),
+        said => Ok(said),
+    }
+}
+
+fn alone(said: &Said<PathBuf>, missing: &str) -> Failure {
+    let missing = missing.replace('_', "-");
+    Failure::usage(format!("{}: means nothing without --{missing}; give both or neither", said.source))
+}
+
 /// Both files or neither.
 fn tls_files(layers: &Layers, certificate: &str, key: &str) -> Result<Option<TlsFiles>, Failure> {
-    let alone = |said: Said<PathBuf>, missing: &str| {
-        let missing = missing.replace('_', "-");
-        Err(Failure::usage(format!("{}: means nothing without --{missing}; give both or neither", said.source)))
-    };
     match (layers.parse_optional(certificate, values::path)?, layers.parse_optional(key, values::path)?) {
         (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
         (None, None) => Ok(None),
-        (Some(said), None) => alone(said, key),
-        (None, Some(said)) => alone(said, certificate),
+        (Some(said), None) => Err(alone(&said, key)),
+        (None, Some(said)) => Err(alone(&said, certificate)),
     }
 }
 

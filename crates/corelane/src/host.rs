@@ -31,6 +31,7 @@ impl Setup {
             series_max: config.max_series,
             idle_timeout: config.idle_timeout,
             frame_timeout: config.frame_timeout,
+            handshake_timeout: config.tls.as_ref().map(|_| config.handshake_timeout),
             drain_timeout: config.drain_timeout,
         };
         Ok(Self { placement, limits })
@@ -115,13 +116,18 @@ fn pool_buffers(pool_bytes: &Said<u64>, shards: usize) -> Result<usize, Failure>
 /// Raises the descriptor limit to what is needed, as far as it is allowed, and fits the connections into it. The second
 /// value is a warning.
 pub(crate) fn connections_max(wanted: &Said<usize>, shards: usize) -> Result<(usize, Option<String>), Failure> {
+    fit_connections(wanted, shards, raise_descriptors(plan::descriptors_max(wanted.value, shards)))
+}
+
+/// Raises the descriptor limit to what is needed, as far as it is allowed, and gives what it is then.
+pub(crate) fn raise_descriptors(needed: u64) -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    let raised = plan::descriptors_max(wanted.value, shards).min(descriptors_allowed());
+    let raised = needed.min(descriptors_allowed());
     if limit.current.is_some_and(|soft| soft < raised) {
         // A failure shows below, as a limit that is too low.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
     }
-    fit_connections(wanted, shards, getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// How far this process may raise its descriptor limit.

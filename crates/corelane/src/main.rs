@@ -2,7 +2,8 @@
 //!
 //! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted), `sockets`
 //! and `takeover` (where listeners come from and go to), `reload`, `allocator`, `log`, `failure`; `plan` and `doctor` tell
-//! what `serve` will use and whether this host grants it; `send`, `decode`, `check`, `top`, `completions` are commands of their own.
+//! what `serve` will use and whether this host grants it; `send`, `load`, `decode`, `check`, `top`, `completions` are
+//! commands of their own.
 
 mod allocator;
 mod check;
@@ -12,6 +13,7 @@ mod decode;
 mod doctor;
 mod failure;
 mod host;
+mod load;
 mod log;
 mod plan;
 mod reload;
@@ -42,6 +44,7 @@ enum Command {
     Serve(config::SettingArgs),
     Top(top::TopArgs),
     Send(send::SendArgs),
+    Load(load::LoadArgs),
     Decode(decode::DecodeArgs),
     Plan(plan::PlanArgs),
     Doctor(doctor::DoctorArgs),
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(flags) => serve::run(flags),
         Command::Send(args) => send::run(args),
+        Command::Load(args) => load::run(args),
         Command::Decode(args) => decode::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Doctor(args) => doctor::run(args),

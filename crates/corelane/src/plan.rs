@@ -218,6 +218,7 @@ fn memory(setup: &Setup) -> Vec<MemoryTerm> {
         queues,
         decoder,
         answers,
+        tls,
         receive_ring,
         executor,
     } = setup.limits.memory();
@@ -237,6 +238,7 @@ fn memory(setup: &Setup) -> Vec<MemoryTerm> {
         used(Owner::Shard, "run and wait queue", queues),
         used(Owner::Shard, "decoder scratch", decoder),
         used(Owner::Shard, "answers under way", answers),
+        used(Owner::Shard, "TLS: handshakes, keys, cut records", tls),
         made(Owner::Shard, "receive ring (kernel)", receive_ring),
         made(Owner::Shard, "executor, its rings (kernel)", executor),
         made(Owner::Lanes, "telemetry samples", ring_bytes::<SAMPLE_WORDS>(RING_SLOTS)),
@@ -329,6 +331,7 @@ mod tests {
                 series_max,
                 idle_timeout: second,
                 frame_timeout: second,
+                handshake_timeout: None,
                 drain_timeout: second,
             },
         }

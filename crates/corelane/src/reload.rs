@@ -1,17 +1,22 @@
 //! What may change while the server runs. On SIGHUP the address rules, certificates and tokens are read again; the rules
-//! also when the configuration file changes, while the control plane watches the other files itself.
+//! also when the configuration file changes, certificates of the data port when their files do. The control plane watches
+//! its own files itself.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use corelane_control::ControlHandle;
 use corelane_shard::{AccessRules, Shards};
+use corelane_tls::{DataPortTls, LoadError};
+use jiff::Timestamp;
 
 use crate::config::{Config, SettingArgs};
 
 /// Reads the configuration again for running shards.
 pub(crate) struct Reloader {
     flags: SettingArgs,
+    tls: Option<Arc<DataPortTls>>,
     shards: Shards,
     control: ControlHandle,
     /// Whether not everybody may connect now.
@@ -28,21 +33,25 @@ impl Reloader {
         flags: SettingArgs,
         stamp: Stamp,
         rules: &AccessRules,
+        tls: Option<Arc<DataPortTls>>,
         shards: Shards,
         control: ControlHandle,
     ) -> Self {
         let file = flags.file();
-        Self { flags, shards, control, is_limited: !rules.allow.is_empty(), file, read: stamp, seen: None }
+        Self { flags, tls, shards, control, is_limited: !rules.allow.is_empty(), file, read: stamp, seen: None }
     }
 
-    /// Whether there is a file that could change.
-    pub(crate) fn has_file(&self) -> bool {
-        self.file.is_some()
+    /// Whether there are files that could change.
+    pub(crate) fn has_files(&self) -> bool {
+        self.file.is_some() || self.tls.is_some()
     }
 
-    /// Reads the file again if it has changed, but not since the last look: half a file may be a valid one, with rules that
+    /// Reads files again that have changed, but not since the last look: half a file may be a valid one, with rules that
     /// nobody meant.
     pub(crate) fn reload_if_changed(&mut self) {
+        if let Some(outcome) = self.tls.as_ref().and_then(|tls| tls.reload_if_changed()) {
+            self.set_tls(outcome);
+        }
         let modified = self.look();
         let stands_still = modified == std::mem::replace(&mut self.seen, modified);
         if stands_still && modified.is_some() && modified != self.read {
@@ -53,7 +62,23 @@ impl Reloader {
     /// Reads everything again.
     pub(crate) fn reload_all(&mut self) {
         self.control.reload();
+        if let Some(outcome) = self.tls.as_ref().map(|tls| tls.reload()) {
+            self.set_tls(outcome);
+        }
         self.reload();
+    }
+
+    /// Gives the shards what was read of certificates. What is no good changes nothing.
+    fn set_tls(&self, read: Result<(), LoadError>) {
+        let Some(tls) = &self.tls else { return };
+        match read {
+            Ok(()) => {
+                self.shards.set_tls(&tls.config());
+                let expires = Timestamp::from_second(tls.expires_unix_seconds()).unwrap_or(Timestamp::MAX);
+                tracing::info!(%expires, "read the data port's certificates again");
+            }
+            Err(error) => tracing::error!("TLS of the data port: {error}; what is in use stays"),
+        }
     }
 
     /// Reads the configuration again and gives the shards its address rules. A bad one changes nothing.

@@ -24,6 +24,7 @@ use std::{
 use corelane_client::Client;
 use tokio::{runtime, task::JoinSet};
 
+pub(crate) use self::transfer::CONNECT_TIMEOUT;
 use self::{
     csv::{CsvOptions, Layout},
     feed::{RowError, check_name},
@@ -32,7 +33,7 @@ use self::{
     pace::{Pacer, parse_rate},
     progress::Progress,
     time::TimeFormat,
-    transfer::{CONNECT_TIMEOUT, Format, Outcome, Source},
+    transfer::{Format, Outcome, Source},
 };
 use crate::failure::Failure;
 
@@ -136,7 +137,9 @@ fn open_all(args: &SendArgs, progress: &Progress) -> Result<Vec<Source>, Failure
     if args.files.iter().filter(|path| is_stdin(path)).count() > 1 {
         return Err(Failure::usage("`-` is named twice: stdin can be read once"));
     }
-    let sources = args.files.iter().map(|path| open(args, path, progress)).collect::<Result<Vec<_>, _>>()?;
+    let (options, id) = (csv_options(args), args.id.as_deref());
+    let open = |path: &PathBuf| open(path, args.format, id, &options, progress);
+    let sources = args.files.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let has_csv = sources.iter().any(|source| matches!(source.format, Format::Csv(_)));
     let has_csv_flags = args.id_column.is_some()
         || args.time_column.is_some()
@@ -151,31 +154,38 @@ fn open_all(args: &SendArgs, progress: &Progress) -> Result<Vec<Source>, Failure
     Ok(sources)
 }
 
-fn open(args: &SendArgs, path: &Path, progress: &Progress) -> Result<Source, Failure> {
+fn open(
+    path: &Path,
+    format: Option<FormatName>,
+    id: Option<&str>,
+    options: &CsvOptions,
+    progress: &Progress,
+) -> Result<Source, Failure> {
     let input = Input::open(path).map_err(Failure::usage)?;
     let named = |text: String| Failure::usage(format!("{}: {text}; nothing was sent", input.name));
-    let format = match args.format.unwrap_or_else(|| format_of(path, &input)) {
+    let format = match format.unwrap_or_else(|| format_of(path, &input)) {
         FormatName::Ndjson => {
-            if let Some(id) = &args.id {
+            if let Some(id) = id {
                 check_name("--id", id).map_err(named)?;
             }
-            Format::Ndjson { id: args.id.clone() }
+            Format::Ndjson { id: id.map(str::to_owned) }
         }
         FormatName::Csv => {
-            let id = match (&args.id, &args.id_column) {
-                (Some(id), _) => id.clone(),
+            let id = match (id, &options.id_column) {
+                (Some(id), _) => id.to_owned(),
                 (None, Some(_)) => String::new(),
                 (None, None) if is_stdin(path) => {
                     return Err(Failure::usage("stdin has no name to take the id from: give --id or --id-column"));
                 }
                 (None, None) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             };
-            if args.id_column.is_none() {
+            if options.id_column.is_none() {
                 check_name("the id", &id).map_err(|text| named(format!("{text}: give another with --id")))?;
             }
-            let layout = Layout::find(&csv_options(args), &id, input.lines(), input.is_whole).map_err(
-                |RowError { line, text }| Failure::usage(format!("{}:{line}: {text}; nothing was sent", input.name)),
-            )?;
+            let layout =
+                Layout::find(options, &id, input.lines(), input.is_whole).map_err(|RowError { line, text }| {
+                    Failure::usage(format!("{}:{line}: {text}; nothing was sent", input.name))
+                })?;
             warn_of_text_columns(progress, &input.name, &layout);
             Format::Csv(layout)
         }
@@ -251,6 +261,16 @@ async fn send_host(args: &SendArgs) -> Outcome {
     }
 }
 
+/// All frames that `corelane send` would make of a file.
+///
+/// # Errors
+/// What keeps it from being sent as a whole, or more than `bytes_max` bytes of frames.
+pub(crate) fn read_frames(path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failure> {
+    let source = open(path, None, None, &CsvOptions::default(), &Progress::new(false))?;
+    let name = source.input.name.clone();
+    transfer::read_all(source, bytes_max).map_err(|text| Failure::usage(format!("{name}:{text}")))
+}
+
 /// Prints the summary; an error unless the server accepted everything.
 fn report(outcome: &Outcome, from: &str, elapsed: Duration) -> Result<(), Failure> {
     // A closed stdout is no reason to fail: the data has arrived.
@@ -275,7 +295,7 @@ fn summary(outcome: &Outcome, from: &str, elapsed: Duration) -> String {
 }
 
 /// A name or an IP address, and a port. Names are resolved when the connection is made.
-fn parse_address(text: &str) -> Result<String, String> {
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
         return Err("host:port is wanted, as 127.0.0.1:7600".to_owned());

@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -19,8 +20,8 @@ use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
 use corelane_ring::telemetry_ring;
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
-use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards};
-use corelane_tls::{CertificateSource, LoadError};
+use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards, TlsConfig};
+use corelane_tls::{CertificateSource, DataPortFiles, DataPortTls, LoadError};
 use corelane_wire::RejectReason;
 use crossbeam_queue::ArrayQueue;
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -29,7 +30,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::allocator::{memory_use, thread_allocations};
-use crate::config::{Config, Said, SettingArgs};
+use crate::config::{Config, Said, SettingArgs, TlsFiles};
 use crate::doctor;
 use crate::failure::Failure;
 use crate::host::{self, Placement, Setup};
@@ -81,6 +82,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     if let Some(core) = placement.shared_core() {
         tracing::warn!("core {core} carries a shard and the control plane");
     }
+    let data_tls = data_tls(&config)?;
     let protection = protection(&config)?;
     warn_if_exposed(config.control, &protection);
     let sockets = Sockets::open(&config, shards)?;
@@ -92,13 +94,22 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let shared = Shards::new(shards, &limits)
         .map_err(|error| Failure::failed(format!("cannot make what the shards share: {error}")))?;
     let rules = AccessRules { allow: config.allow.unwrap_or_default() };
-    let (ports, threads) = start_shards(&placement, &limits, &shared, &rules, data, &events)?;
+    let tls = data_tls.as_ref().map(|tls| tls.config());
+    let (ports, threads) = start_shards(&placement, &limits, &shared, &rules, tls, data, &events)?;
     let handle = ControlHandle::new();
     for setting in in_use(config.told, &placement, connections_max, listen, control_address) {
         handle.configure(setting);
     }
-    let mut reloader = Reloader::new(flags, stamp, &rules, shared.clone(), handle.clone());
-    let plane = start_control(placement.control, ports, control, protection, handle.clone(), events.clone())?;
+    let mut reloader = Reloader::new(flags, stamp, &rules, data_tls.clone(), shared.clone(), handle.clone());
+    let config = ControlConfig {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: env!("CORELANE_REVISION"),
+        memory: memory_use,
+        http: HttpLimits::default(),
+        protection,
+        data_tls,
+    };
+    let plane = start_control(placement.control, config, ports, control, handle.clone(), events.clone())?;
     let mut outcome = wait_until_ready(&inbox, shards, &handle);
     if let Ok(Ready::Never { accepting }) = outcome {
         // A shard that does not come up does not stop when asked to either: the process ends without it.
@@ -202,6 +213,7 @@ fn start_shards(
     limits: &Limits,
     shards: &Shards,
     rules: &AccessRules,
+    tls: Option<TlsConfig>,
     listeners: Vec<TcpListener>,
     events: &Sender<Event>,
 ) -> Result<Started, Failure> {
@@ -228,6 +240,7 @@ fn start_shards(
             events: security,
             shards: shards.clone(),
             rules: rules.clone(),
+            tls: tls.clone(),
             allocations: thread_allocations,
             on_accept_error: Box::new(accept_error_logger(index)),
             on_accepting: Box::new(move || drop(accepts.send(Event::ShardAccepts))),
@@ -267,19 +280,12 @@ fn on_end(who: String, events: Sender<Event>) -> impl FnOnce() {
 
 fn start_control(
     core: usize,
+    config: ControlConfig,
     ports: Vec<ShardPort>,
     listener: TcpListener,
-    protection: Protection,
     handle: ControlHandle,
     events: Sender<Event>,
 ) -> Result<thread::JoinHandle<io::Result<Totals>>, Failure> {
-    let config = ControlConfig {
-        version: env!("CARGO_PKG_VERSION"),
-        revision: env!("CORELANE_REVISION"),
-        memory: memory_use,
-        http: HttpLimits::default(),
-        protection,
-    };
     let run = move || {
         // Runs when dropped, be it by a panic.
         let _ended = scopeguard::guard(on_end("the control plane".into(), events), |on_end| on_end());
@@ -292,6 +298,20 @@ fn start_control(
         .name("control".into())
         .spawn(run)
         .map_err(|error| Failure::failed(format!("cannot start the control plane: {error}")))
+}
+
+/// Reads the files that protect the data port.
+fn data_tls(config: &Config) -> Result<Option<Arc<DataPortTls>>, Failure> {
+    let Some(TlsFiles { certificate, key }) = &config.tls else { return Ok(None) };
+    let path = |said: &Option<Said<PathBuf>>| said.as_ref().map(|said| said.value.clone());
+    let files = DataPortFiles {
+        certificate: certificate.value.clone(),
+        key: key.value.clone(),
+        client_ca: path(&config.tls_client_ca),
+        client_crl: path(&config.tls_client_crl),
+    };
+    let tls = DataPortTls::load(files).map_err(|error| Failure::usage(format!("TLS of the data port: {error}")))?;
+    Ok(Some(Arc::new(tls)))
 }
 
 /// Reads the files that protect the control port.
@@ -393,7 +413,7 @@ fn wait_for_end(
     watchdog: &mut Watchdog,
 ) -> Result<Option<u32>, Failure> {
     // Nothing to look after, nothing to wake up for.
-    let look_every = if reloader.has_file() { LOOK_EVERY } else { Duration::MAX }.min(watchdog.every());
+    let look_every = if reloader.has_files() { LOOK_EVERY } else { Duration::MAX }.min(watchdog.every());
     loop {
         match inbox.recv_timeout(look_every) {
             Ok(Event::Signal) => return Ok(None),

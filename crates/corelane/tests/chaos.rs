@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
+use corelane_testkit::pki::{Authority, Identity};
 use corelane_testkit::{DEADLINE, Metrics, Peer, Random, Reply, Server, frames, host, wait_until};
 use corelane_wire::MAX_FRAME_SIZE;
 
@@ -558,6 +559,58 @@ fn a_peer_whose_link_is_cut_is_found_gone() {
     assert_eq!(server.metrics().closed_for("half_open"), 1, "{}", server.metrics());
     figure("the link of a peer goes down without FIN", &format!("closed after {:.0} s", found.as_secs_f64()));
     assert!(found < limit);
+}
+
+#[test]
+fn bad_certificates_are_refused_and_live_connections_stay() {
+    let _turn = turn();
+    let (authority, stranger) = (Authority::new("fleet"), Authority::new("elsewhere"));
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key) = authority.issue("localhost").write(directory.path(), "server");
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, authority.certificate() + &authority.revocation_list(&[])).unwrap();
+    let [certificate, key, ca] = [certificate, key, ca].map(|path| path.to_str().unwrap().to_owned());
+    let server = Server::start(BINARY, &["--tls-cert", &certificate, "--tls-key", &key, "--tls-client-ca", &ca]);
+    let lost = authority.issue("lost");
+    let client = |shown: &Identity| authority.client(Some(shown), rustls::ALL_VERSIONS);
+    let mut live = Peer::connect_tls(server.listen, &client(&lost));
+    live.send(&frames::event("live", 1));
+    assert_eq!(live.commit().committed, 1);
+
+    // Revoked while it is connected.
+    std::fs::write(&ca, authority.certificate() + &authority.revocation_list(&[&lost])).unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    let refused = |shown: &Identity| {
+        let mut peer = Peer::connect_tls(server.listen, &client(shown));
+        peer.shake_hands().is_err() || peer.try_send(&frames::COMMIT_REQUEST).is_err() || !peer.is_answered()
+    };
+    wait_until("the list is in use", || refused(&lost));
+    let before = server.wait_metrics("its refusal", |metrics| metrics.closed_for("tls") > 0).closed_for("tls");
+    let bad = [lost, authority.issue_until("old", 2010), Identity::self_signed("self"), stranger.issue("stranger")];
+    let each = scaled(2_000, 25);
+    let (start, mut sent) = (Instant::now(), 1);
+    for _ in 0..each {
+        for shown in &bad {
+            assert!(refused(shown));
+            live.send(&frames::event("live", sent + 1));
+            sent += 1;
+            assert_eq!(live.commit().committed, sent, "a live connection is not touched");
+        }
+    }
+    let total = (each * bad.len()) as u64;
+    let seconds = start.elapsed().as_secs_f64();
+    let metrics = server.assert_accounted(sent);
+    assert_eq!(metrics.closed_for("tls"), before + total);
+    assert_eq!(metrics.security_events("tls"), before + total);
+    drop(live);
+    all_gone(&server);
+    figure(
+        &format!("{total} handshakes with expired, self-signed, foreign and revoked certificates"),
+        &format!(
+            "all refused and counted, {:.0} a second; a live connection lost none of {sent}",
+            total as f64 / seconds
+        ),
+    );
 }
 
 #[test]

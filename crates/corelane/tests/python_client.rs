@@ -2,30 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::env;
 use std::process::{Command, Output};
 
-use corelane_testkit::Server;
+use corelane_testkit::{Server, tools};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_corelane");
 
-/// A Python that has cbor2: the one that the environment names, or the one that is there.
-fn python() -> Option<String> {
-    if let Ok(named) = env::var("CORELANE_TEST_PYTHON") {
-        return Some(named);
-    }
-    let python = "python3";
-    let found = Command::new(python).args(["-c", "import cbor2"]).output();
-    if found.is_ok_and(|output| output.status.success()) {
-        return Some(python.to_owned());
-    }
-    println!("SKIPPED: python3 has no cbor2, and CORELANE_TEST_PYTHON names no Python that has it");
-    None
-}
-
 #[test]
 fn the_python_client_of_the_documentation_works() {
-    let Some(python) = python() else { return };
+    let Some(python) = tools::python("cbor2") else { return };
     let server = Server::start(BINARY, &[]);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/clients/python.py");
     let (host, port) = (server.listen.ip().to_string(), server.listen.port().to_string());

@@ -12,6 +12,8 @@ pub enum CloseReason {
     IdleTimeout,
     /// A started frame was not finished in time, or was evicted because the pool was short.
     FrameTimeout,
+    /// TLS was not agreed on in time, or others waited for the place and the peer was silent.
+    HandshakeTimeout,
     /// Keepalive or the user timeout found the peer gone.
     HalfOpen,
     /// A header declared more than the largest frame.
@@ -28,6 +30,8 @@ pub enum CloseReason {
     Shutdown,
     /// A limit or an address rule refused the connection.
     Refused,
+    /// Either side refused the other's TLS, or the peer broke its rules.
+    Tls,
     /// Serving the connection panicked.
     Panic,
     /// Any other error of the socket.
@@ -36,11 +40,12 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::PeerClosed,
         Self::PeerReset,
         Self::IdleTimeout,
         Self::FrameTimeout,
+        Self::HandshakeTimeout,
         Self::HalfOpen,
         Self::Oversize,
         Self::RejectedFrames,
@@ -49,6 +54,7 @@ impl CloseReason {
         Self::MaxAge,
         Self::Shutdown,
         Self::Refused,
+        Self::Tls,
         Self::Panic,
         Self::Error,
     ];
@@ -60,6 +66,7 @@ impl CloseReason {
             Self::PeerReset => "peer_reset",
             Self::IdleTimeout => "idle_timeout",
             Self::FrameTimeout => "frame_timeout",
+            Self::HandshakeTimeout => "handshake_timeout",
             Self::HalfOpen => "half_open",
             Self::Oversize => "oversize",
             Self::RejectedFrames => "rejected_frames",
@@ -68,6 +75,7 @@ impl CloseReason {
             Self::MaxAge => "max_age",
             Self::Shutdown => "shutdown",
             Self::Refused => "refused",
+            Self::Tls => "tls",
             Self::Panic => "panic",
             Self::Error => "error",
         }
@@ -99,11 +107,15 @@ pub enum SecurityKind {
     MaxConnectionsPerIp,
     /// The address connected more often in this second than it may.
     AcceptRate,
+    /// TLS was not agreed on in time.
+    HandshakeTimeout,
+    /// Either side refused the other's TLS, or the peer broke its rules.
+    Tls,
 }
 
 impl SecurityKind {
     /// Every kind, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Oversize,
         Self::RejectedFrames,
         Self::FrameTimeout,
@@ -112,6 +124,8 @@ impl SecurityKind {
         Self::MaxConnections,
         Self::MaxConnectionsPerIp,
         Self::AcceptRate,
+        Self::HandshakeTimeout,
+        Self::Tls,
     ];
 
     /// The label value.
@@ -125,6 +139,8 @@ impl SecurityKind {
             Self::MaxConnections => "max_connections",
             Self::MaxConnectionsPerIp => "max_connections_per_ip",
             Self::AcceptRate => "accept_rate",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Tls => "tls",
         }
     }
 

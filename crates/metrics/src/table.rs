@@ -107,15 +107,20 @@ const DECLARED: [Family; 30] = [
     Family::new(Counter, Cells, "corelane_points_total", "Telemetry points in accepted frames."),
     Family::new(Counter, Cells, "corelane_received_bytes_total", "Bytes read from peers, frame headers included.")
         .unit("bytes"),
-    Family::new(Gauge, Cells, "corelane_connections", "Connections that are open now."),
-    Family::new(Counter, Cells, "corelane_connections_accepted_total", "Connections accepted."),
+    Family::new(
+        Gauge,
+        Cells,
+        "corelane_connections",
+        "Open connections, without those that are only waited for to close.",
+    ),
+    Family::new(Counter, Cells, "corelane_connections_accepted_total", "Connections accepted, refused ones included."),
     Family::new(Counter, Cells, "corelane_connections_closed_total", "Connections that ended, by reason.")
         .label("reason", &CLOSE_LABELS),
     Family::new(
         Counter,
         Cells,
         "corelane_security_events_total",
-        "Connections closed because the peer broke the protocol in a way worth a look, by kind.",
+        "Connections closed or refused for what the peer did, by kind.",
     )
     .label("kind", &SECURITY_LABELS),
     Family::new(
@@ -132,12 +137,17 @@ const DECLARED: [Family; 30] = [
         "Highest share of the receive buffers in use at once since the sample before.",
     )
     .unit("ratio"),
-    Family::new(Counter, Cells, "corelane_pool_waits_total", "Times that receiving waited for a free buffer."),
+    Family::new(
+        Counter,
+        Cells,
+        "corelane_pool_waits_total",
+        "Receives put off because no buffer was free; the sender waits.",
+    ),
     Family::new(
         Gauge,
         Cells,
         "corelane_ingest_backlog_bytes",
-        "Bytes that the kernel holds for us, received and not yet read; sampled.",
+        "Received bytes that the kernel holds unread, estimated from a few connections ten times a second.",
     )
     .unit("bytes"),
     Family::new(
@@ -147,8 +157,13 @@ const DECLARED: [Family; 30] = [
         "Time from the return of the read to the frame counted.",
     )
     .unit("seconds"),
-    Family::new(Histogram, Cells, "corelane_loop_stall_seconds", "How late the shard's own timer fires.")
-        .unit("seconds"),
+    Family::new(
+        Histogram,
+        Cells,
+        "corelane_loop_stall_seconds",
+        "How late the shard's timer fires, looked at ten times a second.",
+    )
+    .unit("seconds"),
     Family::new(
         Counter,
         Ring,
@@ -161,8 +176,13 @@ const DECLARED: [Family; 30] = [
         "corelane_telemetry_samples_dropped_total",
         "Samples that were overwritten before the control plane read them; no count is lost by it.",
     ),
-    Family::new(Gauge, Cells, "corelane_series", "Live series in the rollup table."),
-    Family::new(Counter, Cells, "corelane_series_evicted_total", "Series evicted from the full rollup table."),
+    Family::new(
+        Gauge,
+        Cells,
+        "corelane_series",
+        "Live series: one for each source id and sensor that the shard has seen.",
+    ),
+    Family::new(Counter, Cells, "corelane_series_evicted_total", "Series that made room for others in a full table."),
     Family::new(Counter, Cells, "corelane_allocations_total", "Heap allocations made by the shard's thread."),
     Family::new(
         Counter,

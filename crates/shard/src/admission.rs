@@ -60,11 +60,13 @@ impl Shard {
     pub(crate) fn take_in(&mut self, admitted: Admitted) {
         self.core.pipeline.metrics.add(cell::CONNECTIONS_ACCEPTED, 1);
         let allowance = Allowance::new(self.config.limits.rate_per_connection, self.now);
-        match self.peers.insert(Peer::new(admitted, allowance, self.now)) {
+        let mut peer = Peer::new(admitted, allowance, self.now);
+        peer.tls = self.core.tls.is_some().then(Box::default);
+        match self.peers.insert(peer) {
             Ok(slot) => {
                 self.connections += 1;
                 self.count_connections();
-                self.arm(slot);
+                self.begin(slot);
             }
             Err(peer) => {
                 self.config.shards.leave(self.config.index, peer.address_entry);

@@ -3,7 +3,7 @@
 //! Holds as little as it can: the bytes of an incomplete header in place, a short start in a small slot, a long one in a
 //! whole buffer. Never fails for want of memory: in the end it keeps the very buffer in which the bytes came.
 
-use corelane_pool::{BufferPool, PooledBuffer, SMALL_BYTES_MAX, SmallBuffer};
+use corelane_pool::{BufferPool, PooledBuffer, SmallBuffer};
 use corelane_wire::HEADER_BYTES;
 
 use crate::inbox::Received;
@@ -15,7 +15,7 @@ pub(crate) enum Carry {
     Empty,
     /// Less than a header: needs no buffer.
     Header { bytes: [u8; HEADER_BYTES], len: usize },
-    /// Header and first payload bytes, at most [`SMALL_BYTES_MAX`] of them.
+    /// Header and first payload bytes, as many as a small slot holds.
     Small { slot: SmallBuffer, len: usize, frame_bytes: usize },
     /// Header and first payload bytes at the front of a buffer that has room for the whole frame.
     Whole { buffer: PooledBuffer, len: usize, frame_bytes: usize },
@@ -47,6 +47,11 @@ impl Carry {
 
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
+    }
+
+    /// Whether it has room for its whole frame.
+    pub(crate) fn is_whole_buffer(&self) -> bool {
+        matches!(self, Self::Whole { .. })
     }
 
     /// Whether dropping it gives memory back to the pool.
@@ -152,10 +157,9 @@ impl Carry {
     }
 }
 
-/// Puts `start` right in front of the unread bytes. There is room: nothing of a receive has been read yet when the frame
-/// that it continues is joined, so all of its headroom is free.
-fn prepend(received: &mut Received, start: &[u8]) {
-    debug_assert!(start.len() <= SMALL_BYTES_MAX);
+/// Puts `start` right in front of the unread bytes. There is room: nothing of a receive has been read yet when the frame,
+/// or record, that it continues is joined, so all of its headroom is free.
+pub(crate) fn prepend(received: &mut Received, start: &[u8]) {
     received.start -= start.len();
     let at = received.start;
     received.buffer[at..at + start.len()].copy_from_slice(start);

@@ -16,7 +16,7 @@ use crate::shard::Shard;
 impl Shard {
     /// Closes a connection for a reason that says everything.
     pub(crate) fn close(&mut self, slot: usize, reason: CloseReason) {
-        let begun = |peer: &mut Peer| peer.connection.carried_bytes() as u64;
+        let begun = |peer: &mut Peer| peer.begun_bytes() as u64;
         let detail = match reason {
             CloseReason::FrameTimeout => self.peers.get_mut(slot).map_or(0, begun),
             _ => 0,
@@ -31,7 +31,7 @@ impl Shard {
             return;
         }
         while self.inboxes.pop_front(&mut peer.inbox).is_some() {}
-        peer.connection.drop_carry();
+        peer.drop_begun();
         peer.phase = Phase::Answering { until: self.now + self.config.limits.frame_timeout };
         let decided = peer.connection.decided();
         let tell = peer.connection.asked() && is_told(reason);
@@ -45,6 +45,7 @@ impl Shard {
             let text = explain(reason, detail, decided);
             self.core.answers.extend_from_slice(encode_closing(&text, reason.label(), decided).as_slice());
         }
+        self.seal_end(slot);
         self.send_answers(slot);
         self.flush();
         let answered = self.peers.get_mut(slot).is_some_and(|peer| peer.output.is_none());
@@ -60,6 +61,8 @@ impl Shard {
             CloseReason::RejectedFrames => SecurityKind::RejectedFrames,
             CloseReason::FrameTimeout => SecurityKind::FrameTimeout,
             CloseReason::UnreadAnswers => SecurityKind::UnreadAnswers,
+            CloseReason::HandshakeTimeout => SecurityKind::HandshakeTimeout,
+            CloseReason::Tls => SecurityKind::Tls,
             _ => return,
         };
         let address = self.peers.get_mut(slot).map(|peer| peer_address(&peer.socket));
@@ -70,6 +73,9 @@ impl Shard {
 
     /// Sends what `core.answers` holds, as far as the socket takes it; keeps the rest.
     pub(crate) fn send_answers(&mut self, slot: usize) {
+        if let Some(tls) = self.peers.get_mut(slot).and_then(|peer| peer.tls.as_mut()) {
+            tls.seal(&mut self.core);
+        }
         if self.core.answers.is_empty() {
             return;
         }
@@ -118,11 +124,22 @@ impl Shard {
             peer.last_byte_at = now;
             peer.output = None;
         }
-        match (peer.phase, peer.receiving) {
-            (Phase::Open, Receiving::Ended { errno }) if peer.inbox.is_empty() => self.bytes_ended(slot, errno),
+        match (peer.phase, peer.ended()) {
+            (Phase::Open, Some(errno)) if peer.inbox.is_empty() => self.bytes_ended(slot, errno),
             (Phase::Open, _) => {}
             (Phase::Answering { .. }, _) => self.linger(slot),
             _ => self.finish(slot),
+        }
+    }
+
+    /// Ends our side of TLS behind the answers that are about to be sent.
+    fn seal_end(&mut self, slot: usize) {
+        self.leave_handshake(slot);
+        if matches!(self.peers.get_mut(slot), Some(Peer { receiving: Receiving::Queued { .. }, .. })) {
+            self.leave_queue(slot);
+        }
+        if let Some(Peer { tls: Some(tls), connection, .. }) = self.peers.get_mut(slot) {
+            tls.seal_end(connection.asked(), &mut self.core);
         }
     }
 
@@ -139,7 +156,7 @@ impl Shard {
         peer.output = None;
         peer.phase = Phase::Lingering { until: self.now + LINGER, discarded: 0 };
         let _ = rustix::net::shutdown(&peer.socket, Shutdown::Write);
-        if matches!(peer.receiving, Receiving::Throttled { .. }) {
+        if matches!(peer.receiving, Receiving::Throttled { .. } | Receiving::Queued { .. }) {
             return self.arm(slot);
         }
         if matches!(peer.receiving, Receiving::Ended { .. }) {
@@ -209,6 +226,7 @@ fn explain(reason: CloseReason, detail: u64, decided: Answer) -> String {
             "the connection is as old as it may become; connect again and resume after the decided frames".into()
         }
         CloseReason::Shutdown => "the server stops; connect again and resume after the decided frames".into(),
+        CloseReason::Tls => "a TLS record broke the rules; connect again and resume after the decided frames".into(),
         CloseReason::Panic => "internal error; the frames after the decided ones were not taken".into(),
         other => other.label().into(),
     }

@@ -13,6 +13,7 @@ use crate::clock::Instant;
 use crate::inbox::Received;
 use crate::limits::{REJECTED_RUN_MAX, TURN_STEPS};
 use crate::pipeline::Pipeline;
+use crate::tls::TlsConfig;
 
 /// What all connections of a shard use in turn.
 pub(crate) struct Core {
@@ -20,6 +21,10 @@ pub(crate) struct Core {
     pub(crate) pool: BufferPool,
     /// Answers of the connection being served, framed, in order. Room for those of one turn is made at start.
     pub(crate) answers: Vec<u8>,
+    /// TLS of new connections, if they speak it.
+    pub(crate) tls: Option<TlsConfig>,
+    /// What TLS has to say to the peer of the connection being served.
+    pub(crate) sealed: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -152,6 +157,11 @@ impl Connection {
     /// Whether [`lend_carry`](Self::lend_carry) has a buffer to give.
     pub(crate) fn can_lend_carry(&self, pool: &BufferPool) -> bool {
         self.carry.can_lend(pool)
+    }
+
+    /// Whether the begun frame lies in a buffer of its own, which has room for all of it.
+    pub(crate) fn has_whole_buffer(&self) -> bool {
+        self.carry.is_whole_buffer()
     }
 
     /// Gives away the buffer of the begun frame, to be filled from `.1` on with the `.2` bytes it lacks.

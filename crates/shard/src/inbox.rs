@@ -5,6 +5,7 @@
 use corelane_pool::PooledBuffer;
 
 use crate::clock::Instant;
+use crate::receive_ring::RECEIVED_AT;
 
 /// A filled buffer: its unread bytes are `start..end`.
 #[derive(Debug)]
@@ -14,9 +15,16 @@ pub(crate) struct Received {
     pub(crate) end: usize,
     /// When the read that brought it returned.
     pub(crate) at: Instant,
+    /// Whether its unread bytes are data already, not TLS records.
+    pub(crate) is_opened: bool,
 }
 
 impl Received {
+    /// What the kernel has put behind the headroom.
+    pub(crate) fn new(buffer: PooledBuffer, bytes: usize, at: Instant) -> Self {
+        Self { buffer, start: RECEIVED_AT, end: RECEIVED_AT + bytes, at, is_opened: false }
+    }
+
     pub(crate) fn unread(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
@@ -97,7 +105,7 @@ mod tests {
         let mut inboxes = [Inbox::default(), Inbox::default()];
         let received = || {
             let buffer = pool.acquire().unwrap();
-            Received { buffer, start: 0, end: 1, at: Instant::default() }
+            Received { buffer, start: 0, end: 1, at: Instant::default(), is_opened: false }
         };
         for step in 0..6 {
             table.push_back(&mut inboxes[step % 2], received());

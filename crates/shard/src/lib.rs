@@ -7,7 +7,7 @@
 //! Reading order:
 //! - [`limits`]: every bound, what it costs and what moves with it; [`needs`]: what they come to;
 //! - `connection`: the life of a frame, without I/O; `carry` keeps the start of a frame that was cut, `pipeline` decides
-//!   and counts a whole one;
+//!   and counts a whole one; `tls`: what comes before, where connections are encrypted;
 //! - `shard`: one turn of the loop, from completions to the buffers' way home; `peer` is a connection with its socket;
 //!   `moderation`: what one turn makes of the next;
 //! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
@@ -23,6 +23,7 @@ mod clock;
 mod close;
 mod connection;
 mod drain;
+mod handshakes;
 mod inbox;
 pub mod limits;
 mod link;
@@ -39,6 +40,7 @@ mod security;
 mod shard;
 mod shards;
 mod sweep;
+mod tls;
 
 pub use address_table::ACCEPT_RATE_MAX;
 pub use admission::AccessRules;
@@ -49,3 +51,4 @@ pub use pipeline::Pipeline;
 pub use receive_ring::probe;
 pub use run::{Allocations, ShardConfig, ShardThread, spawn};
 pub use shards::Shards;
+pub use tls::TlsConfig;

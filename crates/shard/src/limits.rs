@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use corelane_pool::{BUFFER_BYTES, SMALL_BYTES_MAX};
+use corelane_tls::RECORD_BYTES_MAX;
 use corelane_wire::{ANSWER_BYTES_MAX, HEADER_BYTES, MAX_FRAME_SIZE, SLACK_BYTES};
 
 /// What configuration decides about one shard.
@@ -27,13 +28,16 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// From a frame's first byte to its last.
     pub frame_timeout: Duration,
+    /// Whether connections speak TLS, and how long they may take to agree on it.
+    pub handshake_timeout: Option<Duration>,
     /// From the wish to stop until frames that were begun before it are given up.
     pub drain_timeout: Duration,
 }
 
 /// Room in front of every receive. The start of a cut frame that was kept in a small slot is put there, right before the
-/// bytes that continue it, so that the frame lies in one piece and what follows it stays where it was received.
-pub const HEADROOM_BYTES: usize = SMALL_BYTES_MAX;
+/// bytes that continue it, so that the frame lies in one piece and what follows it stays where it was received. With TLS
+/// the start of a cut record comes first, and the frame before the data in it. Whole pages.
+pub const HEADROOM_BYTES: usize = (SMALL_BYTES_MAX + RECORD_BYTES_MAX).next_multiple_of(4096);
 
 /// What one receive may bring. Larger ones save completions and lose the L2 cache. Behind it the decoder may look.
 pub const RECEIVE_BYTES: usize = BUFFER_BYTES - HEADROOM_BYTES - SLACK_BYTES;
@@ -46,8 +50,9 @@ const _: () = assert!(
 /// Fewest buffers of a shard: the kernel's share, as many again to keep cut frames in, and the one kept back.
 pub const POOL_BUFFERS_MIN: usize = 2 * LENT_BUFFERS_MIN + KEPT_BACK_BUFFERS;
 
-/// Buffers that only the frame begun longest ago may take, so that one frame can always be finished and its memory freed.
-pub const KEPT_BACK_BUFFERS: usize = 1;
+/// Buffers that only the frame begun longest ago may take, so that one frame can always be finished and its memory freed:
+/// one to keep it in, one to receive its records into.
+pub const KEPT_BACK_BUFFERS: usize = 2;
 
 /// The kernel's share: buffers it may fill before we look. Fewer end the receives of many connections with ENOBUFS: with
 /// 2 000 of them, 32 buffers cost a tenth of the throughput, and 128 gave no more than 64.
@@ -123,6 +128,16 @@ pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 
 /// When the pool is short, a begun frame that has been silent so long may be evicted.
 pub const EVICT_AFTER: Duration = Duration::from_secs(1);
+
+/// TLS handshakes under way at once. Who connects meanwhile waits unread, and costs no memory; a handshake takes up to
+/// 33 KiB for its bytes and some for its keys. More of them would finish no sooner.
+pub const HANDSHAKES_MAX: usize = 512;
+
+/// Steps of handshakes in one turn, 0.1 ms to 1 ms each, behind the frames of everybody else.
+pub const HANDSHAKE_STEPS: usize = 4;
+
+/// Handshakes that wait for a turn with a buffer each. More are worked off at once, so that they do not take all of them.
+pub const HANDSHAKES_WAITING_MAX: usize = 32;
 
 /// Wait before accepting again after the host had no descriptor or memory left. One log line a second at most.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);

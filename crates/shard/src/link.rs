@@ -1,4 +1,4 @@
-//! Another thread's hold on a shard: a wake-up, a wish to stop, new address rules.
+//! Another thread's hold on a shard: a wake-up, a wish to stop, new address rules, a new certificate.
 #![allow(clippy::disallowed_types, reason = "threads meet here")]
 
 use std::io;
@@ -10,6 +10,7 @@ use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::admission::AccessRules;
+use crate::tls::TlsConfig;
 
 /// Another thread's hold on a shard: wake it, or ask it to stop.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ struct Inner {
     leaves_backlog: AtomicBool,
     /// At most one, the newest.
     rules: ArrayQueue<AccessRules>,
+    /// At most one, the newest.
+    tls: ArrayQueue<TlsConfig>,
     /// The eventfd that also the receive ring signals, so that a quiet shard sleeps on one thing.
     wake: OwnedFd,
 }
@@ -37,6 +40,7 @@ impl ShardLink {
                 draining: AtomicBool::new(false),
                 leaves_backlog: AtomicBool::new(false),
                 rules: ArrayQueue::new(1),
+                tls: ArrayQueue::new(1),
                 wake,
             }),
         })
@@ -57,6 +61,15 @@ impl ShardLink {
     /// From its next tick on, the shard takes new connections by these rules.
     pub fn set_rules(&self, rules: AccessRules) {
         self.inner.rules.force_push(rules);
+    }
+
+    /// From its next tick on, the shard begins handshakes with this.
+    pub fn set_tls(&self, tls: TlsConfig) {
+        self.inner.tls.force_push(tls);
+    }
+
+    pub(crate) fn new_tls(&self) -> Option<TlsConfig> {
+        self.inner.tls.pop()
     }
 
     pub(crate) fn new_rules(&self) -> Option<AccessRules> {

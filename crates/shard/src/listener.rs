@@ -23,7 +23,8 @@ pub fn bind_listeners(address: SocketAddr, count: usize, backlog: u32) -> io::Re
 }
 
 /// Makes `count` listening sockets of bound ones that came from elsewhere: a service manager or a predecessor. Binds those
-/// that are missing to the address of the first.
+/// that are missing to the address of the first. Where the kernel refuses that (another user made the first, or the port
+/// is a low one), shards share what there is.
 ///
 /// What is set on a listener is inherited by the connections it accepts, so none of this costs a call per connection.
 ///
@@ -35,11 +36,16 @@ pub fn adopt_listeners(bound: Vec<TcpListener>, count: usize, backlog: u32) -> i
     let address = first.local_addr()?;
     let domain = first.domain()?;
     sockets.iter().try_for_each(|socket| socket.set_reuse_port(true))?;
-    while sockets.len() < count {
+    for given in (0..sockets.len()).cycle().take(count - sockets.len()) {
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        socket.bind(&address)?;
+        let socket = match socket.bind(&address) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
+                sockets[given].try_clone()?
+            }
+            bound => bound.map(|()| socket)?,
+        };
         sockets.push(socket);
     }
     // Listening only now, in shard order, gives each shard its index in the kernel's group, and nobody half a server.

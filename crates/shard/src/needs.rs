@@ -5,15 +5,19 @@
 
 use corelane_pool::{BUFFER_BYTES, BufferPool};
 use corelane_rollup::Rollup;
+use corelane_tls::{HANDSHAKE_BYTES_MAX, RECORD_BYTES_MAX};
 use corelane_wire::{Decoder, SKELETON_POINTS_MAX, SKELETONS, SkeletonTable};
 
 use crate::address_table::AddressTable;
 use crate::admission::Admitted;
 use crate::buffer_ring::BufferRing;
 use crate::inbox::InboxTable;
-use crate::limits::{CLOSING_MAX, COMPLETIONS, HANDED_MAX, Limits, SUBMISSIONS, UNREAD_ANSWER_BYTES_MAX};
+use crate::limits::{
+    CLOSING_MAX, COMPLETIONS, HANDED_MAX, HANDSHAKES_MAX, Limits, SUBMISSIONS, UNREAD_ANSWER_BYTES_MAX,
+};
 use crate::peer::PeerTable;
 use crate::run::{EXECUTOR_IO_MEMORY, EXECUTOR_RING_DEPTH};
+use crate::tls::Tls;
 
 /// Bytes of one shard, by what they are for. Each is made at start and never grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,9 @@ pub struct ShardMemory {
     pub decoder: usize,
     /// Heap, touched as answers are asked for.
     pub answers: usize,
+    /// Heap, touched as connections come that speak TLS: handshakes under way, keys of those that are open, and starts of
+    /// records when the pool is short.
+    pub tls: usize,
     /// Shared with the kernel and resident at start: the queues of the receive ring, and its ring of buffers.
     pub receive_ring: usize,
     /// Resident at start: memory that the executor registers, and the queues of its three rings.
@@ -87,12 +94,24 @@ impl Limits {
             peers: PeerTable::bytes(slots_max(self)),
             queues: 2 * slots_max(self) * size_of::<usize>(),
             decoder: Decoder::MEMORY_BYTES,
-            answers: UNREAD_ANSWER_BYTES_MAX,
+            answers: UNREAD_ANSWER_BYTES_MAX * if self.handshake_timeout.is_some() { 2 } else { 1 },
+            tls: if self.handshake_timeout.is_some() { tls_bytes(self) } else { 0 },
             receive_ring: ring_bytes(SUBMISSIONS as usize, COMPLETIONS as usize)
                 + pages(BufferRing::shared_bytes(self.lent_buffers())),
             executor: EXECUTOR_IO_MEMORY + EXECUTOR_RINGS * ring_bytes(EXECUTOR_RING_DEPTH, 2 * EXECUTOR_RING_DEPTH),
         }
     }
+}
+
+/// Heap of a handshake under way, besides its bytes; 5 KB were measured.
+const HANDSHAKE_STATE_BYTES: usize = 8 * 1024;
+/// Heap of an open connection: keys of both directions, key schedule, the client's certificate; 2.5 KB were measured.
+const SESSION_BYTES: usize = 4 * 1024;
+
+const fn tls_bytes(limits: &Limits) -> usize {
+    HANDSHAKES_MAX * (HANDSHAKE_BYTES_MAX + HANDSHAKE_STATE_BYTES)
+        + slots_max(limits) * (SESSION_BYTES + size_of::<Tls>())
+        + limits.pool_buffers * RECORD_BYTES_MAX
 }
 
 /// Both queues of an io_uring: entries to submit, their order, and entries of completions behind a line of counters.

@@ -12,10 +12,12 @@ use crate::clock::Instant;
 use crate::connection::Connection;
 use crate::inbox::Inbox;
 use crate::rate::Allowance;
+use crate::tls::Tls;
 
-#[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) socket: OwnedFd,
+    /// What its bytes go through first, where connections are encrypted.
+    pub(crate) tls: Option<Box<Tls>>,
     pub(crate) connection: Connection,
     pub(crate) inbox: Inbox,
     pub(crate) receiving: Receiving,
@@ -27,7 +29,7 @@ pub(crate) struct Peer {
     pub(crate) runnable: bool,
     pub(crate) received_bytes: u64,
     pub(crate) last_byte_at: Instant,
-    /// When the first byte of the frame at hand came.
+    /// When the first byte of the frame or record at hand came; of a handshake, when it might begin.
     pub(crate) begun_at: Instant,
     pub(crate) accepted_at: Instant,
     /// What it may receive, where there is a rate limit.
@@ -44,10 +46,12 @@ pub(crate) enum Receiving {
     Armed,
     /// Nothing, until a buffer comes home: the slot stands in the wait queue.
     Waiting { since: Instant },
+    /// Nothing, until the handshake of another is over: the slot stands in the handshake queue.
+    Queued { since: Instant },
     /// Nothing, until the rate limit allows more: the sweep looks.
     Throttled { since: Instant },
-    /// Receives the rest of one frame into the carry's own buffer.
-    IntoCarry,
+    /// Receives into memory that was kept back: the rest of one frame into the carry's own buffer, or records of TLS.
+    KeptBack,
     /// Nothing more: 0 for the peer's FIN, else the error.
     Ended { errno: i32 },
 }
@@ -83,6 +87,7 @@ impl Peer {
         let Admitted { socket, address_entry } = admitted;
         Self {
             socket,
+            tls: None,
             connection: Connection::default(),
             inbox: Inbox::default(),
             receiving: Receiving::Armed,
@@ -102,7 +107,7 @@ impl Peer {
 
     /// Whether the kernel still works on something of this peer.
     pub(crate) fn is_in_flight(&self) -> bool {
-        self.waits_writable || matches!(self.receiving, Receiving::Armed | Receiving::IntoCarry)
+        self.waits_writable || matches!(self.receiving, Receiving::Armed | Receiving::KeptBack)
     }
 
     /// The clocks stand still while it is us who do not read.
@@ -114,7 +119,7 @@ impl Peer {
     /// Why the connection ended, when its bytes did.
     pub(crate) fn end_reason(&self, errno: i32) -> CloseReason {
         match errno {
-            0 if self.connection.is_mid_frame() => CloseReason::Truncated,
+            0 if self.begun().is_some() => CloseReason::Truncated,
             0 => CloseReason::PeerClosed,
             libc::ECONNRESET | libc::EPIPE => CloseReason::PeerReset,
             libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH => CloseReason::HalfOpen,
@@ -124,7 +129,6 @@ impl Peer {
 }
 
 /// All peers of a shard. A slot is reused only when nothing that names it is under way.
-#[derive(Debug)]
 pub(crate) struct PeerTable {
     slots: Vec<Option<Peer>>,
     free: Vec<usize>,

@@ -19,6 +19,7 @@ use crate::limits::{EXECUTOR_TURN, Limits, QUIET_AFTER, TICK};
 use crate::parker::Parker;
 use crate::shard::Shard;
 use crate::shards::Shards;
+use crate::tls::TlsConfig;
 
 /// What a shard is given at start: its bounds, and its ends of everything that leaves it.
 pub struct ShardConfig {
@@ -39,6 +40,8 @@ pub struct ShardConfig {
     pub shards: Shards,
     /// Who may connect, until others are set.
     pub rules: AccessRules,
+    /// TLS that connections have to speak, until another is set; `None` for plain TCP.
+    pub tls: Option<TlsConfig>,
     /// What the allocator has done for the calling thread so far.
     pub allocations: fn() -> Allocations,
     /// Told of an accept that failed for want of descriptors or memory, ten times a second at most.

@@ -10,12 +10,13 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corelane_metrics::{CloseReason, ShardState, cell};
-use corelane_pool::BufferPool;
+use corelane_pool::{BufferPool, PooledBuffer};
 
 use crate::admission::AccessRules;
 use crate::clock::Instant;
 use crate::connection::{Core, Outcome};
 use crate::drain::Drain;
+use crate::handshakes::Handshakes;
 use crate::inbox::{InboxTable, Received};
 use crate::limits::{
     ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, KEPT_BACK_BUFFERS, RECEIVE_BYTES, TICK, TICKS_A_SECOND, TURN_WAIT,
@@ -39,6 +40,7 @@ pub(crate) struct Shard {
     pub(crate) run_queue: VecDeque<usize>,
     /// Slots that receive nothing until the kernel has a buffer for them, first come first served.
     pub(crate) wait_queue: VecDeque<usize>,
+    pub(crate) handshakes: Handshakes,
     pub(crate) accepting: Accepting,
     /// Open connections, lingering ones not counted.
     pub(crate) connections: usize,
@@ -82,12 +84,19 @@ impl Shard {
         let mut pipeline = Pipeline::new(limits.series_max);
         pipeline.metrics.set_state(ShardState::Accepting);
         let mut shard = Self {
-            core: Core { pipeline, pool, answers: Vec::with_capacity(UNREAD_ANSWER_BYTES_MAX) },
+            core: Core {
+                pipeline,
+                pool,
+                answers: Vec::with_capacity(UNREAD_ANSWER_BYTES_MAX),
+                sealed: Vec::with_capacity(if config.tls.is_some() { UNREAD_ANSWER_BYTES_MAX } else { 0 }),
+                tls: config.tls.clone(),
+            },
             ring,
             peers: PeerTable::new(limits.connections_max + CLOSING_MAX),
             inboxes: InboxTable::new(limits.pool_buffers),
             run_queue: VecDeque::with_capacity(limits.connections_max + CLOSING_MAX),
             wait_queue: VecDeque::with_capacity(limits.connections_max + CLOSING_MAX),
+            handshakes: Handshakes::default(),
             accepting: Accepting::Armed(listener),
             connections: 0,
             drain: None,
@@ -112,7 +121,7 @@ impl Shard {
 
     /// Works off what the kernel has finished; `wait` for it first, or only look. Tells whether there was anything to do.
     pub(crate) fn turn(&mut self, wait: bool) -> io::Result<bool> {
-        if wait {
+        if wait && !self.is_runnable() {
             self.ring.wait(self.load.completions_wanted(), TURN_WAIT)?;
         } else {
             self.ring.poll()?;
@@ -128,7 +137,9 @@ impl Shard {
         self.mark_arrived_if_due();
         self.pool_peak = self.pool_peak.max(self.buffers_in_use());
         self.serve_runnable();
+        self.serve_handshakes();
         self.refill();
+        busy |= self.is_runnable();
         busy |= self.config.series.answer(&self.core.pipeline.rollup);
         if self.is_asked_to_stop() {
             self.advance_drain();
@@ -150,7 +161,7 @@ impl Shard {
             }
             Completion::AcceptEnded { errno } => self.accept_ended(errno),
             Completion::Received { slot, buffer, bytes, more } => {
-                let received = Received { buffer, start: RECEIVED_AT, end: RECEIVED_AT + bytes, at: self.now };
+                let received = Received::new(buffer, bytes, self.now);
                 self.received(slot, received);
                 if !more {
                     self.wait_for_buffer(slot);
@@ -163,7 +174,7 @@ impl Shard {
                 self.wait_for_buffer(slot);
             }
             Completion::ReceiveEnded { slot, errno } => self.receive_ended(slot, errno),
-            Completion::ReceivedInto { slot, buffer, result } => self.received_into_carry(slot, buffer, result),
+            Completion::ReceivedInto { slot, buffer, result } => self.received_kept_back(slot, buffer, result),
             Completion::Writable { slot } => self.writable(slot),
         }
     }
@@ -213,16 +224,21 @@ impl Shard {
         }
     }
 
+    /// Whether handshakes have left something for the next turn.
+    fn is_runnable(&self) -> bool {
+        !self.handshakes.to_serve.is_empty() || !self.run_queue.is_empty()
+    }
+
     /// Works off one receive of one connection, or the turn's budget of it.
-    fn serve(&mut self, slot: usize) {
+    pub(crate) fn serve(&mut self, slot: usize) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.runnable = false;
         let Some(received) = self.inboxes.pop_front(&mut peer.inbox) else { return };
-        let begun = peer.connection.begun_frame();
+        let begun = peer.begun();
         // A bug that one peer's bytes bring out costs that peer its connection, not everybody theirs. What `core` holds is
         // whole after a panic: counters are integers, the decoder starts over with each frame.
-        let outcome = catch_unwind(AssertUnwindSafe(|| peer.connection.serve(received, &mut self.core)));
-        if peer.connection.begun_frame() != begun {
+        let outcome = catch_unwind(AssertUnwindSafe(|| peer.serve(received, &mut self.core)));
+        if !peer.is_handshaking() && peer.begun() != begun {
             peer.begun_at = self.now;
         }
         match outcome {
@@ -230,6 +246,9 @@ impl Shard {
             Ok(Outcome::Paused(received)) => self.inboxes.push_front(&mut peer.inbox, received),
             Ok(Outcome::Broken(broken)) => return self.close_broken(slot, broken),
             Err(_) => return self.close(slot, CloseReason::Panic),
+        }
+        if peer.has_place() && !peer.is_handshaking() {
+            self.leave_handshake(slot);
         }
         self.send_answers(slot);
         self.after_service(slot);
@@ -243,7 +262,9 @@ impl Shard {
         }
         if !peer.inbox.is_empty() {
             self.make_runnable(slot);
-        } else if let Receiving::Ended { errno } = peer.receiving {
+        } else if let Some(broken) = peer.tls.as_ref().and_then(|tls| tls.broken()) {
+            self.close_broken(slot, broken);
+        } else if let Some(errno) = peer.ended() {
             self.bytes_ended(slot, errno);
         } else if is_too_old(peer, slot, self.now, self.config.limits.connection_age_max) {
             self.close(slot, CloseReason::MaxAge);
@@ -275,7 +296,7 @@ impl Shard {
         self.close(slot, reason);
     }
 
-    fn received_into_carry(&mut self, slot: usize, buffer: corelane_pool::PooledBuffer, result: i32) {
+    fn received_kept_back(&mut self, slot: usize, buffer: PooledBuffer, result: i32) {
         let now = self.now;
         let peer = self.peers.get_mut(slot).expect("a receive under way keeps its slot");
         peer.receiving = Receiving::Waiting { since: now };
@@ -284,6 +305,12 @@ impl Shard {
             return if result <= 0 { self.stop_waiting(slot, -result) } else { self.discard(slot, result as u64) };
         }
         let bytes = result.max(0) as usize;
+        if peer.tls.is_some() {
+            if bytes == 0 {
+                return self.stop_waiting(slot, -result);
+            }
+            return self.received(slot, Received::new(buffer, bytes, now));
+        }
         let core = &mut self.core;
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.connection.take_back_carry(buffer, bytes, core)));
         peer.received_bytes += bytes as u64;
@@ -306,9 +333,11 @@ impl Shard {
 
     pub(crate) fn make_runnable(&mut self, slot: usize) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        if !std::mem::replace(&mut peer.runnable, true) {
-            self.run_queue.push_back(slot);
+        if std::mem::replace(&mut peer.runnable, true) {
+            return;
         }
+        let queue = if peer.is_handshaking() { &mut self.handshakes.to_serve } else { &mut self.run_queue };
+        queue.push_back(slot);
     }
 
     /// Puts a connection whose receive has ended, but not its bytes, in line for the next buffer.
@@ -341,7 +370,8 @@ impl Shard {
     }
 
     /// With no buffer to lend, the frame begun longest ago is received straight into the memory that it is kept in: it can
-    /// always be finished, and then its memory is free for the others.
+    /// always be finished, and then its memory is free for the others. Records of TLS are received into a buffer that was
+    /// kept back, and leave it when they are opened.
     fn finish_oldest_frame(&mut self) {
         if self.ring.is_receiving_into() {
             return;
@@ -350,8 +380,7 @@ impl Shard {
             let peer = peers.get_mut(slot)?;
             // Bytes that were received before must be read before. Whoever has taken the buffer kept back can go on, so
             // there is always one who can.
-            let ready =
-                peer.phase == Phase::Open && peer.inbox.is_empty() && peer.connection.can_lend_carry(&self.core.pool);
+            let ready = peer.phase == Phase::Open && peer.inbox.is_empty() && peer.can_use_kept_back(&self.core.pool);
             ready.then_some(peer.begun_at)
         };
         let oldest = (0..self.wait_queue.len())
@@ -360,10 +389,14 @@ impl Shard {
         let Some((_, at)) = oldest else { return };
         let slot = self.wait_queue[at];
         let peer = self.peers.get_mut(slot).expect("a waiting slot is taken");
-        if let Some((buffer, start, missing)) = peer.connection.lend_carry(&self.core.pool) {
+        let target = match &peer.tls {
+            None => peer.connection.lend_carry(&self.core.pool),
+            Some(_) => self.core.pool.acquire_kept_back().map(|buffer| (buffer, RECEIVED_AT, RECEIVE_BYTES)),
+        };
+        if let Some((buffer, start, bytes)) = target {
             resume_clocks(peer, self.now);
-            peer.receiving = Receiving::IntoCarry;
-            self.ring.receive_into(peer.socket.as_fd(), slot, buffer, start, missing);
+            peer.receiving = Receiving::KeptBack;
+            self.ring.receive_into(peer.socket.as_fd(), slot, buffer, start, bytes);
             self.wait_queue.remove(at);
         }
     }
@@ -440,7 +473,9 @@ impl Shard {
 }
 
 fn resume_clocks(peer: &mut Peer, now: Instant) {
-    if let Receiving::Waiting { since } | Receiving::Throttled { since } = peer.receiving {
-        peer.forgive(now.since(since));
-    }
+    let (Receiving::Waiting { since } | Receiving::Queued { since } | Receiving::Throttled { since }) = peer.receiving
+    else {
+        return;
+    };
+    peer.forgive(now.since(since));
 }

@@ -17,6 +17,7 @@ use crate::admission::{AccessRules, Admitted};
 use crate::clock::Instant;
 use crate::limits::{HANDED_MAX, Limits};
 use crate::link::ShardLink;
+use crate::tls::TlsConfig;
 
 /// All shards of a process, seen from each of them and from outside.
 #[derive(Clone, Debug)]
@@ -72,6 +73,11 @@ impl Shards {
     /// From their next ticks on, they take new connections by these rules.
     pub fn set_rules(&self, rules: &AccessRules) {
         self.inner.members.iter().for_each(|member| member.link.set_rules(rules.clone()));
+    }
+
+    /// From their next ticks on, they begin handshakes with this.
+    pub fn set_tls(&self, tls: &TlsConfig) {
+        self.inner.members.iter().for_each(|member| member.link.set_tls(Arc::clone(tls)));
     }
 
     /// Asks all of them to stop.

@@ -40,8 +40,12 @@ impl Shard {
         }
         self.tick_at = now + TICK;
         self.accept_again();
-        if let Some(rules) = self.config.shards.link(self.config.index).new_rules() {
+        let link = self.config.shards.link(self.config.index);
+        if let Some(rules) = link.new_rules() {
             self.rules = rules;
+        }
+        if let Some(tls) = link.new_tls() {
+            self.core.tls = Some(tls);
         }
         self.sweep();
         self.update_slow_gauges();
@@ -59,9 +63,10 @@ impl Shard {
     }
 
     fn sweep(&mut self) {
+        let crowded = !self.handshakes.queue.is_empty();
         for slot in 0..self.peers.slots_used() {
             let Some(peer) = self.peers.get_mut(slot) else { continue };
-            match judge(peer, slot, self.now, &self.config.limits) {
+            match judge(peer, slot, self.now, crowded, &self.config.limits) {
                 Verdict::Stay => {}
                 Verdict::Receive => self.arm(slot),
                 Verdict::Close(reason) => {
@@ -128,7 +133,7 @@ impl Shard {
     }
 }
 
-fn judge(peer: &Peer, slot: usize, now: Instant, limits: &Limits) -> Verdict {
+fn judge(peer: &Peer, slot: usize, now: Instant, crowded: bool, limits: &Limits) -> Verdict {
     let &Limits { frame_timeout, idle_timeout, .. } = limits;
     match peer.phase {
         Phase::Answering { until } | Phase::Lingering { until, .. } if now >= until => return Verdict::Finish,
@@ -146,11 +151,17 @@ fn judge(peer: &Peer, slot: usize, now: Instant, limits: &Limits) -> Verdict {
     if matches!(peer.receiving, Receiving::Throttled { .. }) {
         return Verdict::Receive;
     }
-    let read = matches!(peer.receiving, Receiving::Armed | Receiving::IntoCarry) && peer.inbox.is_empty();
+    let read = matches!(peer.receiving, Receiving::Armed | Receiving::KeptBack) && peer.inbox.is_empty();
     if !read {
         return Verdict::Stay;
     }
-    if peer.connection.is_mid_frame() && now.since(peer.begun_at) >= frame_timeout {
+    if peer.is_handshaking() {
+        // While others wait for their turn, who says nothing has had his.
+        let gives_way = crowded && peer.has_place() && now.since(peer.last_byte_at) >= EVICT_AFTER;
+        let late = gives_way || limits.handshake_timeout.is_some_and(|timeout| now.since(peer.begun_at) >= timeout);
+        return if late { Verdict::Close(CloseReason::HandshakeTimeout) } else { Verdict::Stay };
+    }
+    if peer.begun().is_some() && now.since(peer.begun_at) >= frame_timeout {
         return Verdict::Close(CloseReason::FrameTimeout);
     }
     if !idle_timeout.is_zero() && now.since(peer.last_byte_at) >= idle_timeout {
@@ -183,7 +194,7 @@ fn is_silent(peer: &Peer, now: Instant) -> bool {
 /// Whether giving this connection's begun frame up is fair, and helps: it was silent although it was read.
 fn is_evictable(peer: &Peer, now: Instant) -> bool {
     peer.phase == Phase::Open
-        && matches!(peer.receiving, Receiving::Armed | Receiving::IntoCarry)
-        && (peer.connection.carry_holds_memory() || peer.receiving == Receiving::IntoCarry)
+        && matches!(peer.receiving, Receiving::Armed | Receiving::KeptBack)
+        && (peer.holds_memory() || peer.receiving == Receiving::KeptBack)
         && now.since(peer.last_byte_at) >= EVICT_AFTER
 }

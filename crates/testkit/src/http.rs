@@ -1,4 +1,4 @@
-//! HTTP/1.1 as far as a scrape needs it: GET, one connection, answers with a length.
+//! HTTP/1.1 as far as tests need it: GET, one connection, answers with a length or in chunks.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -62,21 +62,40 @@ impl<S: Read + Write> HttpConnection<S> {
         let mut head = self.line()?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or(io::ErrorKind::InvalidData)?;
-        let mut bytes = 0;
+        let (mut bytes, mut chunked) = (0, false);
         loop {
             let line = self.line()?;
             if line.is_empty() {
                 break;
             }
-            if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            let field = line.to_ascii_lowercase();
+            if let Some(length) = field.strip_prefix("content-length:") {
                 bytes = length.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?;
             }
+            chunked |= field == "transfer-encoding: chunked";
             head = head + "\n" + &line;
         }
-        let mut body = vec![0; bytes];
-        self.stream.read_exact(&mut body)?;
+        let body = if chunked { self.chunks()? } else { self.exactly(bytes)? };
         let body = String::from_utf8(body).map_err(|_| io::ErrorKind::InvalidData)?;
         Ok(Response { status, head, body })
+    }
+
+    fn chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let bytes = usize::from_str_radix(&self.line()?, 16).map_err(|_| io::ErrorKind::InvalidData)?;
+            body.extend(self.exactly(bytes)?);
+            self.line()?;
+            if bytes == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    fn exactly(&mut self, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut body = vec![0; bytes];
+        self.stream.read_exact(&mut body)?;
+        Ok(body)
     }
 
     fn line(&mut self) -> io::Result<String> {

@@ -9,9 +9,11 @@
 //! - [`metrics`]: a scrape as numbers by name and labels.
 //! - [`frames`]: events of several sizes, and a frame for each way to be refused.
 //! - [`peer`]: a blocking client that can also misbehave.
-//! - [`http`]: as much HTTP as a scrape needs.
+//! - [`pki`]: certificates, good and bad.
+//! - [`http`]: as much HTTP as tests need.
 //! - [`random`]: numbers from a seed that is printed and taken back.
 //! - [`host`]: the test's own limits and cores.
+//! - [`tools`]: programs of others, where the machine has them.
 //! - [`allocator`]: counts what a thread allocates.
 
 pub mod allocator;
@@ -20,8 +22,10 @@ pub mod host;
 pub mod http;
 pub mod metrics;
 pub mod peer;
+pub mod pki;
 pub mod random;
 pub mod server;
+pub mod tools;
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};

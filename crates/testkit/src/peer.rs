@@ -2,10 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_wire::{Answer, HEADER_BYTES, decode_answer};
 use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
 use crate::DEADLINE;
 use crate::frames::COMMIT_REQUEST;
@@ -14,6 +17,7 @@ use crate::frames::COMMIT_REQUEST;
 #[derive(Debug)]
 pub struct Peer {
     stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
 }
 
 /// A frame of the server.
@@ -56,7 +60,81 @@ impl Peer {
         stream.set_nodelay(true).expect("a fresh socket takes options");
         stream.set_read_timeout(Some(DEADLINE)).expect("a fresh socket takes options");
         stream.set_write_timeout(Some(DEADLINE)).expect("a fresh socket takes options");
-        Self { stream }
+        Self { stream, tls: None }
+    }
+
+    /// A peer that speaks TLS with a server named `localhost`. Shakes hands when it first sends or reads.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub fn connect_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> Self {
+        let name = ServerName::try_from("localhost").expect("a host's name");
+        let mut tls = ClientConnection::new(Arc::clone(config), name).expect("a config that fits");
+        tls.set_buffer_limit(None);
+        Self { tls: Some(Box::new(tls)), ..Self::connect(address) }
+    }
+
+    /// The records that these bytes become, for the caller to send.
+    ///
+    /// # Panics
+    /// When it does not speak TLS, or has not shaken hands.
+    pub fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let tls = self.tls.as_mut().expect("a peer with TLS");
+        assert!(!tls.is_handshaking(), "hands are shaken first");
+        tls.writer().write_all(bytes).expect("memory takes what is sent");
+        let mut records = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut records).expect("memory takes what is sent");
+        }
+        records
+    }
+
+    /// Writes bytes as they are, with TLS or without.
+    ///
+    /// # Errors
+    /// The broken connection.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Begins to shake hands, and no more.
+    ///
+    /// # Panics
+    /// When it does not speak TLS, or the server has closed.
+    pub fn send_hello(&mut self) {
+        let tls = self.tls.as_mut().expect("a peer with TLS");
+        tls.write_tls(&mut self.stream).expect("an open connection takes bytes");
+    }
+
+    /// Shakes hands now.
+    ///
+    /// # Errors
+    /// When either side refuses; one that the server refuses may also show only at the next read.
+    ///
+    /// # Panics
+    /// When it does not speak TLS.
+    pub fn shake_hands(&mut self) -> io::Result<()> {
+        let tls = self.tls.as_mut().expect("a peer with TLS");
+        while tls.is_handshaking() {
+            tls.complete_io(&mut self.stream)?;
+        }
+        Ok(())
+    }
+
+    /// Reads something, 0 bytes at the end.
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls.as_mut(), &mut self.stream).read(bytes),
+            None => self.stream.read(bytes),
+        }
+    }
+
+    fn read_whole(&mut self, mut bytes: &mut [u8], what: &str) {
+        while !bytes.is_empty() {
+            let count = self.read(bytes).unwrap_or_else(|error| panic!("{what} comes whole: {error}"));
+            assert!(count > 0, "{what} is cut");
+            bytes = &mut bytes[count..];
+        }
     }
 
     /// As [`connect`](Self::connect), from one of the addresses of this host: all of 127.0.0.0/8 are.
@@ -75,7 +153,8 @@ impl Peer {
     /// # Panics
     /// When no descriptor is left.
     pub fn share(&self) -> Self {
-        Self { stream: self.stream.try_clone().expect("a descriptor is left") }
+        assert!(self.tls.is_none(), "TLS is not shared");
+        Self { stream: self.stream.try_clone().expect("a descriptor is left"), tls: None }
     }
 
     /// As the server sees this peer.
@@ -91,7 +170,7 @@ impl Peer {
     /// # Panics
     /// When the server has closed.
     pub fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the server takes what is sent");
+        self.try_send(bytes).expect("the server takes what is sent");
     }
 
     /// Writes all of it, or finds that the server has closed.
@@ -99,7 +178,10 @@ impl Peer {
     /// # Errors
     /// The broken connection.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls.as_mut(), &mut self.stream).write_all(bytes),
+            None => self.stream.write_all(bytes),
+        }
     }
 
     /// Asks how far the frames so far are decided, and waits for the answer.
@@ -128,12 +210,12 @@ impl Peer {
     /// When the connection is reset, cut inside a frame, or silent for too long.
     pub fn reply(&mut self) -> Option<Reply> {
         let mut header = [0; HEADER_BYTES];
-        if self.stream.read(&mut header[..1]).expect("the server answers or closes") == 0 {
+        if self.read(&mut header[..1]).expect("the server answers or closes") == 0 {
             return None;
         }
-        self.stream.read_exact(&mut header[1..]).expect("a header comes whole");
+        self.read_whole(&mut header[1..], "a header");
         let mut payload = vec![0; u32::from_be_bytes(header) as usize];
-        self.stream.read_exact(&mut payload).expect("a payload comes whole");
+        self.read_whole(&mut payload, "a payload");
         Some(match decode_answer(&payload).expect("the server sends answers") {
             corelane_wire::Reply::Committed(answer) => Reply::Committed(answer),
             corelane_wire::Reply::Closing { error, code, answer } => {
@@ -151,6 +233,11 @@ impl Peer {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
             _ => self.reply(),
         }
+    }
+
+    /// Whether a frame begins to come, rather than any kind of end.
+    pub fn is_answered(&mut self) -> bool {
+        self.read(&mut [0]).is_ok_and(|count| count == 1)
     }
 
     /// Every further frame of the server until its FIN.
@@ -172,11 +259,17 @@ impl Peer {
         !matches!(seen, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Sends a FIN, and goes on reading.
+    /// Sends a FIN, with TLS behind a close_notify, and goes on reading.
     ///
     /// # Panics
     /// When the connection is broken.
     pub fn half_close(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            while tls.wants_write() {
+                tls.write_tls(&mut self.stream).expect("an open connection takes bytes");
+            }
+        }
         self.stream.shutdown(Shutdown::Write).expect("an open connection can be half-closed");
     }
 

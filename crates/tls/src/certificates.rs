@@ -4,12 +4,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys, ServerConfig};
+use rustls::{ConfigBuilder, Error, InconsistentKeys, ServerConfig, WantsVerifier};
 use x509_parser::parse_x509_certificate;
 
 use crate::{LoadError, Reloaded, read_file};
@@ -19,9 +19,9 @@ pub struct CertificateSource {
     files: Reloaded<Certified>,
 }
 
-struct Certified {
-    key: Arc<CertifiedKey>,
-    expires_unix_seconds: i64,
+pub(crate) struct Certified {
+    pub(crate) key: Arc<CertifiedKey>,
+    pub(crate) expires_unix_seconds: i64,
 }
 
 impl CertificateSource {
@@ -67,22 +67,35 @@ impl fmt::Debug for CertificateSource {
 /// TLS 1.2 and 1.3 for a server that shows these certificates and asks clients for none. `protocols` are offered by
 /// ALPN, if there are any. No session is resumed, so that every handshake shows the certificate in use.
 pub fn server_config(certificates: Arc<CertificateSource>, protocols: &[&[u8]]) -> ServerConfig {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .expect("the provider has cipher suites for both versions")
-        .with_no_client_auth()
-        .with_cert_resolver(certificates);
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
+    let mut config = without_resumption(config_builder().with_no_client_auth().with_cert_resolver(certificates));
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     config
 }
 
-fn certified(paths: &[PathBuf]) -> Result<Certified, LoadError> {
+/// TLS 1.2 and 1.3.
+pub(crate) fn config_builder() -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .expect("the provider has cipher suites for both versions")
+}
+
+/// Lets every connection shake hands in full, so that each is checked against the certificates and lists in use.
+pub(crate) fn without_resumption(mut config: ServerConfig) -> ServerConfig {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config
+}
+
+/// Where all cryptography comes from.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+pub(crate) fn certified(paths: &[PathBuf]) -> Result<Certified, LoadError> {
     let [certificate, key] = paths else { unreachable!("a source has two files") };
     let chain = chain(certificate)?;
     let expires_unix_seconds = first_expiry(&chain).map_err(|what| LoadError::new(certificate, what))?;
-    let made = CertifiedKey::from_der(chain, private_key(key)?, &ring::default_provider());
+    let made = CertifiedKey::from_der(chain, private_key(key)?, &provider());
     let made = made.map_err(|error| match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => LoadError::new(
             key,

@@ -22,6 +22,7 @@ fn start(memory: fn() -> MemoryUse) -> Running {
         memory,
         http: HttpLimits::default(),
         protection: Protection::default(),
+        data_tls: None,
     };
     let plane = ControlPlane::new(config, Vec::new());
     let panic_in_drain = Arc::clone(&plane.panic_in_drain);

@@ -69,8 +69,14 @@ impl Server {
     pub(crate) fn start(shard_count: usize, http: HttpLimits) -> Self {
         let (ports, shards): (Vec<_>, Vec<_>) = (0..shard_count).map(|_| fake_shard()).unzip();
         let memory = || MemoryUse { allocated_bytes: 1_000, resident_bytes: 2_000 };
-        let config =
-            ControlConfig { version: "1.2.3", revision: "abc", memory, http, protection: Protection::default() };
+        let config = ControlConfig {
+            version: "1.2.3",
+            revision: "abc",
+            memory,
+            http,
+            protection: Protection::default(),
+            data_tls: None,
+        };
         let plane = ControlPlane::new(config, ports);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -21,6 +21,26 @@ pub(crate) struct Setting {
 /// Every setting, in the order of the help.
 pub(crate) const SETTINGS: &[Setting] = &[
     setting("listen", "ADDR", Some("127.0.0.1:7600"), "Address of the data port; port 0 picks one"),
+    setting(
+        "tls_cert",
+        "FILE",
+        None,
+        "PEM certificates for TLS on the data port, read again when they change [default: plain TCP]",
+    ),
+    setting("tls_key", "FILE", None, "PEM key of --tls-cert"),
+    setting(
+        "tls_client_ca",
+        "FILE",
+        None,
+        "PEM certificates of authorities; clients need a certificate of one of them [default: none is asked for]",
+    ),
+    setting(
+        "tls_client_crl",
+        "FILE",
+        None,
+        "PEM revocation lists of the authorities in --tls-client-ca, which may hold them, too [default: none]",
+    ),
+    setting("handshake_timeout", "DUR", Some("10s"), "How long a connection may take to agree on TLS"),
     setting("control", "ADDR", Some("127.0.0.1:9600"), "Address of the control plane's HTTP port; port 0 picks one"),
     setting(
         "control_tls_cert",

@@ -49,7 +49,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
         error_of("\nidle_timout = \"5m\"\n"),
         "FILE:2: `idle_timout`: unknown key; did you mean `idle_timeout`?"
     );
-    assert!(error_of("zzzzzzzzzzzz = 1").contains("known keys: listen, control"));
+    assert!(error_of("zzzzzzzzzzzz = 1").contains("known keys: listen, tls_cert"));
 }
 
 #[test]
@@ -79,6 +79,14 @@ fn errors_say_what_where_and_how_to_mend_it() {
         (
             "\ncontrol_tls_key = \"a.pem\"",
             "FILE:2: `control_tls_key`: means nothing without --control-tls-cert; give both or neither",
+        ),
+        (
+            "tls_client_ca = \"ca.pem\"",
+            "FILE:1: `tls_client_ca`: means nothing without --tls-cert; give both or neither",
+        ),
+        (
+            "tls_cert = \"a\"\ntls_key = \"b\"\ntls_client_crl = \"c\"",
+            "FILE:3: `tls_client_crl`: means nothing without --tls-client-ca; give both or neither",
         ),
         ("control_token_file = \"\"", "FILE:1: `control_token_file`: \"\" is no path; write that of a file"),
         ("listen = 1.5", "FILE:1: `listen`: must be text, a number, or an array of these, as in the help of --listen"),

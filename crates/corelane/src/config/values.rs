@@ -55,7 +55,7 @@ pub(crate) fn core_list(text: &str) -> Result<Vec<usize>, String> {
 }
 
 /// `64MiB`, `1GB`, or plain bytes.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let size: ByteSize = text.parse().map_err(|_| "is not a size; write a number and a unit, as 64MiB".to_owned())?;
     if size > SIZE_MAX {
         return Err(format!("is out of range; write at most {SIZE_MAX}"));
@@ -86,7 +86,7 @@ pub(super) fn number(range: RangeInclusive<usize>) -> impl Fn(&str) -> Result<us
 }
 
 /// `10s`, `5m`, `250ms`; `0` needs no unit.
-pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> {
+pub(crate) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> + Clone {
     move |text| {
         if text.trim() == "0" && range.contains(&Duration::ZERO) {
             return Ok(Duration::ZERO);

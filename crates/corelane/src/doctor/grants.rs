@@ -84,6 +84,8 @@ fn io_uring(files: &Files, probe: io::Result<()>) -> Check {
         (io::ErrorKind::PermissionDenied, Some(1..)) => sysctl.to_owned(),
         (io::ErrorKind::PermissionDenied, Some(0)) => profile.to_owned(),
         (io::ErrorKind::PermissionDenied, None) => format!("allow it: {sysctl}, and {profile}"),
+        // Some profiles deny as if the kernel did not have it.
+        (io::ErrorKind::Unsupported, _) if seccomp == Some("2") => profile.to_owned(),
         (io::ErrorKind::OutOfMemory, _) => "raise the limit of locked memory (`ulimit -l 8192`)".to_owned(),
         _ => "run Linux 6.1 or newer with io_uring".to_owned(),
     };

@@ -3,7 +3,7 @@
 //! The rows are read on a blocking thread and come over a short channel, so a slow disk or a silent pipe never keeps
 //! the client from hearing that the server closes, and a slow server keeps the reader waiting instead of memory growing.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use corelane_client::{Answer, Client, ClientError, Closing};
 use tokio::sync::mpsc;
@@ -127,6 +127,29 @@ pub(super) async fn send(source: Source, address: &str, pacer: Option<Arc<Pacer>
     outcome
 }
 
+/// All frames of a source.
+///
+/// # Errors
+/// The line and what is wrong with it.
+pub(super) fn read_all(source: Source, bytes_max: usize) -> Result<Vec<u8>, String> {
+    let (outlet, inlet) = mpsc::channel(BATCHES_MAX);
+    thread::scope(move |scope| {
+        let reading = scope.spawn(|| read(source, outlet, None, Progress::new(true)));
+        let mut inlet = inlet;
+        let mut frames = Vec::new();
+        while let Some(batch) = inlet.blocking_recv() {
+            frames.extend_from_slice(&batch.frames);
+            if frames.len() > bytes_max {
+                return Err(format!(" more than {} MiB of frames: send a part of it", bytes_max >> 20));
+            }
+        }
+        match reading.join().expect("the reader does not panic") {
+            Ok(()) => Ok(frames),
+            Err(RowError { line, text }) => Err(format!("{line}: {text}; nothing was sent")),
+        }
+    })
+}
+
 fn read(
     source: Source,
     outlet: mpsc::Sender<Batch>,
@@ -160,4 +183,4 @@ async fn forward(
 }
 
 /// How long a server may take to accept and to answer the first commit request.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -16,7 +16,7 @@ pub(crate) fn panic_if_asked(id: &str) {
 }
 
 fn core(pool: &BufferPool) -> Core {
-    Core { pipeline: Pipeline::new(64), pool: pool.clone(), answers: Vec::new() }
+    Core { pipeline: Pipeline::new(64), pool: pool.clone(), answers: Vec::new(), sealed: Vec::new(), tls: None }
 }
 
 /// A frame of a valid event with a payload of `bytes`, or the next size there is.
@@ -46,7 +46,7 @@ fn feed(stream: &[u8], chunks: &[usize], pool: &BufferPool) -> (Connection, Core
         let mut buffer = pool.acquire().expect("one buffer is always free: a connection keeps one at most");
         buffer[HEADROOM_BYTES..HEADROOM_BYTES + bytes].copy_from_slice(&rest[..bytes]);
         rest = &rest[bytes..];
-        let mut received = Received { buffer, start: HEADROOM_BYTES, end: HEADROOM_BYTES + bytes, at: Instant::now() };
+        let mut received = Received::new(buffer, bytes, Instant::now());
         loop {
             match connection.serve(received, &mut core) {
                 Outcome::Drained => break,
@@ -134,7 +134,7 @@ fn a_turn_has_a_budget() {
     let mut buffer = pool.acquire().unwrap();
     let requests = 2 * TURN_STEPS;
     buffer[HEADROOM_BYTES..HEADROOM_BYTES + 4 * requests].fill(0);
-    let received = Received { buffer, start: HEADROOM_BYTES, end: HEADROOM_BYTES + 4 * requests, at: Instant::now() };
+    let received = Received::new(buffer, 4 * requests, Instant::now());
     let Outcome::Paused(left) = connection.serve(received, &mut core) else { panic!("more than one turn's worth") };
     assert_eq!(left.unread().len(), 4 * TURN_STEPS);
 }
@@ -147,7 +147,7 @@ fn sixty_four_rejected_frames_in_a_row_cost_the_connection_and_an_accepted_one_f
         let mut buffer = pool.acquire().unwrap();
         let end = HEADROOM_BYTES + stream.len();
         buffer[HEADROOM_BYTES..end].copy_from_slice(stream);
-        let outcome = connection.serve(Received { buffer, start: HEADROOM_BYTES, end, at: Instant::now() }, &mut core);
+        let outcome = connection.serve(Received::new(buffer, end - HEADROOM_BYTES, Instant::now()), &mut core);
         (outcome, connection.decided())
     };
     let bad = [0, 0, 0, 1, 0xff];

@@ -42,6 +42,7 @@ fn start_of(shards: usize, drain_timeout: std::time::Duration) -> Running {
         series_max: 16,
         idle_timeout: second,
         frame_timeout: second,
+        handshake_timeout: None,
         drain_timeout,
     };
     let shards = Shards::new(shards, &limits).unwrap();
@@ -55,6 +56,7 @@ fn start_of(shards: usize, drain_timeout: std::time::Duration) -> Running {
         events: Arc::new(ArrayQueue::new(4)),
         shards,
         rules: AccessRules::default(),
+        tls: None,
         allocations: Allocations::default,
         on_accept_error: Box::new(|_| ()),
         on_accepting: Box::new(move || accepting.send(()).unwrap()),

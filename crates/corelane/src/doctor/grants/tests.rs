@@ -21,6 +21,7 @@ fn plan(shards: usize) -> Plan {
             series_max: 1_000,
             idle_timeout: second,
             frame_timeout: second,
+            handshake_timeout: None,
             drain_timeout: second,
         },
     })
@@ -68,13 +69,15 @@ fn a_refused_ring_is_explained_by_what_refuses_it() {
         ]);
         told(io_uring(&files, Err(io::Error::from_raw_os_error(errno))))
     };
-    let (eperm, einval) = (1, 22);
+    let (eperm, einval, enosys) = (1, 22, 38);
     let (verdict, text) = refused(eperm, "2\n");
     assert_eq!(verdict, Verdict::Fail);
     assert!(text.contains("io_uring_disabled is 2") && text.ends_with("sysctl kernel.io_uring_disabled=0"), "{text}");
     let (_, text) = refused(eperm, "0\n");
     assert!(text.contains("the seccomp mode 2") && text.contains("permits io_uring_setup"), "{text}");
     assert!(!text.contains("sysctl"), "{text}");
+    let (_, text) = refused(enosys, "0\n");
+    assert!(text.contains("not implemented") && text.contains("permits io_uring_setup"), "{text}");
     let (_, text) = refused(einval, "0\n");
     assert!(text.ends_with("run Linux 6.1 or newer with io_uring"), "{text}");
     let (_directory, files) = made_up(&[]);

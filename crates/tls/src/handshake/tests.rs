@@ -1,0 +1,89 @@
+use corelane_testkit::pki::{Authority, Identity};
+use rustls::{ClientConfig, ServerConfig};
+
+use super::*;
+use crate::testing::{Client, Served, server};
+
+#[test]
+fn a_handshake_cut_at_every_byte_leads_to_the_same_records() {
+    let authority = Authority::new("fleet");
+    let device = authority.issue("device");
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for piece in [1, 2, 7, 100, 5_000] {
+            let mut served = Served::new(server(&authority, Some(&[])));
+            let mut client = Client::new(authority.client(Some(&device), &[version]));
+            client.shake_hands(&mut served, piece).unwrap();
+            assert_eq!(client.exchange(&mut served, b"up", b"down"), b"down");
+            assert_eq!(served.received, b"up");
+        }
+    }
+}
+
+#[test]
+fn what_comes_in_the_last_flight_is_left_to_the_records() {
+    let authority = Authority::new("fleet");
+    let mut served = Served::new(server(&authority, None));
+    let mut client = Client::new(authority.client(None, &[&rustls::version::TLS13]));
+    // Queued before the handshake: rustls sends it with its Finished.
+    client.queue(b"early bird");
+    client.shake_hands(&mut served, usize::MAX).unwrap();
+    assert_eq!(served.received, b"early bird");
+}
+
+fn refused(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> u64 {
+    let (mut client, mut served) = (Client::new(client), Served::new(server));
+    let fault = client.shake_hands(&mut served, usize::MAX).unwrap_err();
+    assert!(client.was_told(&mut served), "an alert tells the client");
+    fault.code()
+}
+
+#[test]
+fn clients_are_refused_for_the_right_reason() {
+    let (authority, other) = (Authority::new("fleet"), Authority::new("elsewhere"));
+    let (good, lost) = (authority.issue("good"), authority.issue("lost"));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let code = |identity: Option<&Identity>| {
+            refused(authority.client(identity, &[version]), server(&authority, Some(&[&lost])))
+        };
+        assert_eq!(code(None), 116, "certificate_required");
+        assert_eq!(code(Some(&authority.issue_until("device", 2010))), 45, "certificate_expired");
+        assert_eq!(code(Some(&lost)), 44, "certificate_revoked");
+        assert_eq!(code(Some(&other.issue("device"))), 48, "unknown_ca");
+        assert_eq!(code(Some(&Identity::self_signed("device"))), 48, "unknown_ca");
+        let mut served = Served::new(server(&authority, Some(&[&lost])));
+        Client::new(authority.client(Some(&good), &[version])).shake_hands(&mut served, usize::MAX).unwrap();
+    }
+}
+
+#[test]
+fn a_client_that_refuses_us_is_heard() {
+    let (authority, other) = (Authority::new("fleet"), Authority::new("elsewhere"));
+    let (mut client, mut served) =
+        (Client::new(other.client(None, rustls::ALL_VERSIONS)), Served::new(server(&authority, None)));
+    assert_eq!(client.shake_hands(&mut served, usize::MAX).unwrap_err().code(), 256 + 48, "its unknown_ca");
+}
+
+#[test]
+fn other_protocols_are_told_by_their_first_bytes() {
+    let authority = Authority::new("fleet");
+    for bytes in [&b"GET / HTTP/1.1\r\n"[..], &[0, 0, 0, 20], &[22, 2], &[0x80]] {
+        let mut handshake = Handshake::new(server(&authority, None)).unwrap();
+        assert_eq!(handshake.advance(&mut &*bytes, &mut Vec::new()), Err(TlsFault::NOT_TLS), "{bytes:?}");
+    }
+    let mut handshake = Handshake::new(server(&authority, None)).unwrap();
+    let too_long = [22, 3, 1, 0xff, 0xff];
+    assert_eq!(handshake.advance(&mut &too_long[..], &mut Vec::new()).unwrap_err().code(), 22, "record_overflow");
+}
+
+#[test]
+fn a_handshake_keeps_no_more_than_its_bound() {
+    let authority = Authority::new("fleet");
+    let mut handshake = Handshake::new(server(&authority, None)).unwrap();
+    // The start of a message of 16 MiB, in as many records as it takes.
+    let mut record = vec![22, 3, 1, 0x40, 0];
+    record.extend_from_slice(&[1, 0xff, 0xff, 0xff]);
+    record.resize(5 + 0x4000, 0);
+    let outcome = (0..100).find_map(|_| handshake.advance(&mut &record[..], &mut Vec::new()).err());
+    assert!(outcome.is_some());
+    assert!(handshake.pending.capacity() <= 2 * HANDSHAKE_BYTES_MAX);
+}
