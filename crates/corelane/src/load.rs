@@ -74,7 +74,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, conflicts_with_all = ["control", "control_ca", "control_token_file"])]
     no_control: bool,
 
-    /// Frames a second, as 10000, or bits, as 80Mbit/s; all connections together.
+    /// Frames a second, as 10000, or bits, as 80Mbit/s, by the average size of the frames; all connections together.
     #[arg(long, value_name = "RATE", default_value = "80Mbit/s", value_parser = Rate::parse)]
     rate: Rate,
 
@@ -162,7 +162,12 @@ pub(crate) fn run(args: LoadArgs) -> Result<(), Failure> {
     })?;
     let connections = connect(&args)?;
     let run = Run {
-        schedule: Schedule { rate: args.rate, ramp: args.ramp, bursts: args.burst, duration: args.duration },
+        schedule: Schedule {
+            frames_a_second: args.rate.frames_a_second(corpus.frame_bytes_mean()),
+            ramp: args.ramp,
+            bursts: args.burst,
+            duration: args.duration,
+        },
         corpus: &corpus,
         connections,
         control,
