@@ -37,7 +37,7 @@ enum Command {
     /// Run the server.
     Serve(config::SettingArgs),
     Send(send::SendArgs),
-    Load(load::LoadArgs),
+    Load(Box<load::LoadArgs>),
     Decode(decode::DecodeArgs),
     Plan(plan::PlanArgs),
     Doctor(doctor::DoctorArgs),
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(flags) => serve::run(flags),
         Command::Send(args) => send::run(args),
-        Command::Load(args) => load::run(args),
+        Command::Load(args) => load::run(&args),
         Command::Decode(args) => decode::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Doctor(args) => doctor::run(args),

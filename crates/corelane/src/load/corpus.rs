@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn frames_of_a_device_have_the_points_and_the_size_that_were_asked_for() {
         let frames = sent(&device(Some("14"), Some("1000")));
-        assert!(frames.len() >= FRAMES_WANTED && frames.len() % 64 == 0);
+        assert!(frames.len() >= FRAMES_WANTED && frames.len().is_multiple_of(64));
         assert!(frames.iter().all(|frame| *frame == (1_000, 14, 1_800_000_000_000_000_000)), "{:?}", frames[0]);
 
         let drawn = sent(&device(Some("0..400"), None));

@@ -157,7 +157,7 @@ impl Turns {
             }
             let connection = &mut sender.connections[data as usize];
             if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
-                connection.receive(now, &mut self.interval);
+                connection.receive(&mut self.interval);
             }
             if connection.ended().is_some() {
                 let _ = epoll::delete(&self.poll, connection.socket());
@@ -171,7 +171,6 @@ impl Turns {
     /// Frame `number` is due.
     fn deal(&mut self, sender: &mut Sender<'_>, number: u64, due: Instant) {
         let index = (number % sender.connections.len() as u64) as usize;
-        self.interval.scheduled += 1;
         sender.connections[index].schedule(due);
         self.list(sender, index);
     }
