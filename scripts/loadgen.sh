@@ -19,16 +19,19 @@ corelane="$target_dir/release/corelane"
 
 has_target=no
 soak=no
+wants_help=no
 flags=()
 for flag in "$@"; do
     case "$flag" in
     --soak) soak=yes; continue ;;
+    -h | --help) wants_help=yes ;;
     --target | --target=*) has_target=yes ;;
     esac
     flags+=("$flag")
 done
 
 cargo build --locked --quiet --release --package corelane
+[ "$wants_help" = no ] || exec "$corelane" load --help
 mkdir -p "$results"
 
 # The core that a server of its own has its control plane on, so that the load takes no time from a data core.

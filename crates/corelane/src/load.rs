@@ -74,7 +74,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, conflicts_with_all = ["control", "control_ca", "control_token_file"])]
     no_control: bool,
 
-    /// Frames a second, as 10000, or bits, as 80Mbit/s; all connections together.
+    /// Frames a second, as 10000, or bits, as 80Mbit/s, by the average size of the frames; all connections together.
     #[arg(long, value_name = "RATE", default_value = "80Mbit/s", value_parser = Rate::parse)]
     rate: Rate,
 
@@ -149,27 +149,32 @@ enum MixName {
 }
 
 /// Sends, and prints what came of it.
-pub(crate) fn run(args: LoadArgs) -> Result<(), Failure> {
-    check(&args)?;
-    let (corpus, mix) = frames(&args)?;
+pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
+    check(args)?;
+    let (corpus, mix) = frames(args)?;
     let hdr = args.hdr.as_deref().map(|path| create("--hdr", path)).transpose()?;
     let html = args.html.as_deref().map(|path| create("--html", path)).transpose()?;
     let json = args.json.as_deref().filter(|path| !is_stdout(path)).map(|path| create("--json", path)).transpose()?;
-    let control = control(&args)?;
+    let control = control(args)?;
     let before = control.as_ref().map(Control::sample).transpose().map_err(|error| {
         let mend = "name the control port with --control, or do without with --no-control";
         Failure::failed(format!("{error}; {mend}"))
     })?;
-    let connections = connect(&args)?;
+    let connections = connect(args)?;
     let run = Run {
-        schedule: Schedule { rate: args.rate, ramp: args.ramp, bursts: args.burst, duration: args.duration },
+        schedule: Schedule {
+            frames_a_second: args.rate.frames_a_second(corpus.frame_bytes_mean()),
+            ramp: args.ramp,
+            bursts: args.burst,
+            duration: args.duration,
+        },
         corpus: &corpus,
         connections,
         control,
         before,
         load: LoadText {
             target: args.target.clone(),
-            rate: rate_text(&args),
+            rate: rate_text(args),
             mix,
             connections: args.connections as usize,
             commit_every: args.commit_every,
@@ -179,7 +184,7 @@ pub(crate) fn run(args: LoadArgs) -> Result<(), Failure> {
     };
     let mut outcome = run.run()?;
     outcome.limits = args.limits.judge(&outcome);
-    tell(&args, &outcome, json, html)
+    tell(args, &outcome, json, html)
 }
 
 /// What the parser of arguments cannot check.
@@ -208,23 +213,23 @@ fn check(args: &LoadArgs) -> Result<(), Failure> {
 
 /// The frames, and what to call them.
 fn frames(args: &LoadArgs) -> Result<(Corpus, String), Failure> {
-    let corpus = match (&args.replay, args.mix) {
-        (Some(file), _) => Corpus::of(send::read_frames(file, REPLAY_BYTES_MAX)?),
-        (None, MixName::Irregular) => Corpus::generate(Mix::Irregular, args.connections as usize),
-        (None, MixName::Device) => {
-            let default = |text| args.points.is_none().then(|| args.size.is_none().then_some(text)).flatten();
-            let points = args.points.or(default(Distribution::Fixed(14.0)));
-            let size = args.size.or(default(Distribution::Fixed(1000.0)));
-            Corpus::generate(Mix::Device { points, size }, args.connections as usize)
+    let connections = args.connections as usize;
+    let (corpus, name) = match (&args.replay, args.mix) {
+        (Some(file), _) => {
+            let corpus = Corpus::of(send::read_frames(file, REPLAY_BYTES_MAX)?);
+            if corpus.frame_count() == 0 {
+                return Err(Failure::usage(format!("--replay: {} has no rows", file.display())));
+            }
+            (corpus, format!("rows of {}", file.display()))
         }
-    };
-    if corpus.frame_count() == 0 {
-        return Err(Failure::usage("--replay: the file has no rows"));
-    }
-    let name = match (&args.replay, args.mix) {
-        (Some(file), _) => format!("rows of {}", file.display()),
-        (None, MixName::Irregular) => "irregular frames".to_owned(),
-        (None, MixName::Device) => "frames of devices".to_owned(),
+        (None, MixName::Irregular) => (Corpus::generate(Mix::Irregular, connections), "irregular frames".to_owned()),
+        (None, MixName::Device) => {
+            let (points, size) = match (args.points, args.size) {
+                (None, None) => (Some(Distribution::Fixed(14.0)), Some(Distribution::Fixed(1000.0))),
+                given => given,
+            };
+            (Corpus::generate(Mix::Device { points, size }, connections), "frames of devices".to_owned())
+        }
     };
     let text = format!("{name}, {:.0} bytes on average", corpus.frame_bytes_mean());
     Ok((corpus, text))

@@ -44,7 +44,7 @@ enum Command {
     Serve(config::SettingArgs),
     Top(top::TopArgs),
     Send(send::SendArgs),
-    Load(load::LoadArgs),
+    Load(Box<load::LoadArgs>),
     Decode(decode::DecodeArgs),
     Plan(plan::PlanArgs),
     Doctor(doctor::DoctorArgs),
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve(flags) => serve::run(flags),
         Command::Send(args) => send::run(args),
-        Command::Load(args) => load::run(args),
+        Command::Load(args) => load::run(&args),
         Command::Decode(args) => decode::run(args),
         Command::Plan(args) => plan::run(args),
         Command::Doctor(args) => doctor::run(args),

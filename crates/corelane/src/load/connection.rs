@@ -105,7 +105,7 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => (),
                 Err(error) => {
                     // The server may have said why.
-                    self.receive(now, interval);
+                    self.receive(interval);
                     self.end(format!("a write failed: {error}"));
                 }
             }
@@ -139,13 +139,13 @@ impl Connection {
     }
 
     /// Reads what has come, and measures.
-    pub(super) fn receive(&mut self, woken: Instant, interval: &mut Interval) {
+    pub(super) fn receive(&mut self, interval: &mut Interval) {
         let mut bytes = [0; READ_BYTES];
         match self.stream.read(&mut bytes) {
             Ok(0) => self.end("the server closed it without a word".to_owned()),
             Ok(count) => {
                 self.replies.extend(&bytes[..count]);
-                let now = Instant::now().max(woken);
+                let now = Instant::now();
                 while let Some(reply) = self.replies.next_reply().transpose() {
                     self.take(reply.map_err(|error| error.to_string()), now, interval);
                     if self.ended.is_some() {

@@ -2,7 +2,6 @@
 //! keys that the server does not know.
 
 use ciborium::Value;
-use corelane_wire::HEADER_BYTES;
 use rand::{RngExt, rngs::SmallRng, seq::SliceRandom};
 
 /// Appends a frame.
@@ -28,7 +27,7 @@ pub(super) fn append(out: &mut Vec<u8>, id: &str, timestamp: u64, random: &mut S
     pairs.shuffle(random);
     let payload = encoded(&Value::Map(pairs));
     out.extend_from_slice(&(payload.len() as u32).to_be_bytes());
-    debug_assert!(payload.len() + HEADER_BYTES <= PAYLOAD_BYTES_MAX as usize + HEADER_BYTES);
+    debug_assert!(payload.len() <= PAYLOAD_BYTES_MAX as usize);
     out.extend_from_slice(&payload);
 }
 

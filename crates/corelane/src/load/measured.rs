@@ -10,10 +10,8 @@ pub(super) struct Interval {
     /// When it began and how long it was, from the start of the load.
     pub(super) start: Duration,
     pub(super) length: Duration,
-    /// Frames that were due, and frames that were sent.
-    pub(super) scheduled: u64,
+    /// Frames that were sent, and their bytes, headers included.
     pub(super) sent: u64,
-    /// Bytes of the frames that were sent, headers included.
     pub(super) bytes: u64,
     pub(super) times: Times,
 }
@@ -31,7 +29,7 @@ pub(super) struct Times {
 
 impl Interval {
     pub(super) fn new(start: Duration) -> Self {
-        Self { start, length: Duration::ZERO, scheduled: 0, sent: 0, bytes: 0, times: Times::new() }
+        Self { start, length: Duration::ZERO, sent: 0, bytes: 0, times: Times::new() }
     }
 
     pub(super) fn answered(&mut self, from_due: Duration, from_write: Duration) {

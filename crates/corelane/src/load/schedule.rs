@@ -1,7 +1,7 @@
 //! When frames are due: a function of time alone, which never looks at the server.
 //!
 //! Time is cut into ticks. What a rate makes due within a tick is due at its end, together: so that one wake-up of the
-//! sender serves several frames, and their lateness is counted from a moment that was known beforehand.
+//! sender serves several frames, and their latency counts from a moment that was known beforehand.
 
 use std::{fmt, time::Duration};
 
@@ -27,7 +27,7 @@ pub(super) struct Bursts {
 /// What is due when.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schedule {
-    pub(super) rate: Rate,
+    pub(super) frames_a_second: f64,
     /// Time in which the rate grows from nothing to what was asked for.
     pub(super) ramp: Duration,
     pub(super) bursts: Option<Bursts>,
@@ -35,35 +35,49 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// How many ticks there are.
+    /// The last tick.
     pub(super) fn ticks(&self) -> u64 {
-        self.duration.as_nanos().div_ceil(TICK.as_nanos()) as u64
+        self.duration.as_nanos().div_ceil(u128::from(self.tick_ns())) as u64
     }
 
-    /// What `tick` makes due, and all before it: frames or bytes, whichever the rate counts.
+    /// When `tick` is, from the start.
+    pub(super) fn time_of(&self, tick: u64) -> Duration {
+        Duration::from_nanos(tick * self.tick_ns())
+    }
+
+    /// How many frames `tick` makes due, and all before it.
     pub(super) fn due(&self, tick: u64) -> u64 {
-        let seconds = (tick as f64 * TICK.as_secs_f64()).min(self.duration.as_secs_f64());
-        let (rate, ramp) = (self.rate.units_a_second(), self.ramp.as_secs_f64());
+        let seconds = self.time_of(tick).min(self.duration).as_secs_f64();
+        let (rate, ramp) = (self.frames_a_second, self.ramp.as_secs_f64());
         let grown = if seconds < ramp { seconds * seconds / (2.0 * ramp) } else { seconds - ramp / 2.0 };
         let extra = self.bursts.map_or(0.0, |bursts| (bursts.factor - 1.0) * bursts.seconds_until(seconds - ramp));
         // What is a whole number is not to be missed by a rounding error.
         (rate * (grown + extra) + 1e-6) as u64
     }
 
-    /// What one frame of `bytes`, header included, takes of that.
-    pub(super) fn cost(&self, bytes: usize) -> u64 {
-        match self.rate {
-            Rate::Frames(_) => 1,
-            Rate::Bits(_) => bytes as u64,
-        }
+    /// The first tick after `tick` at which there is something to do: a frame beyond the first `frames` is due, a second
+    /// is over, or all is.
+    pub(super) fn next(&self, tick: u64, frames: u64) -> u64 {
+        let is_busy = |tick: &u64| self.ends_second(*tick) || self.due(*tick) > frames;
+        (tick + 1..self.ticks()).find(is_busy).unwrap_or(self.ticks())
+    }
+
+    /// Whether a second is over at `tick`.
+    pub(super) fn ends_second(&self, tick: u64) -> bool {
+        tick.is_multiple_of(SECOND_NS / self.tick_ns())
+    }
+
+    fn tick_ns(&self) -> u64 {
+        if self.frames_a_second * LONG_TICK_NS as f64 >= SECOND_NS as f64 { LONG_TICK_NS } else { SHORT_TICK_NS }
     }
 }
 
 impl Rate {
-    fn units_a_second(self) -> f64 {
+    /// Frames a second, when a frame has so many bytes on average.
+    pub(super) fn frames_a_second(self, frame_bytes: f64) -> f64 {
         match self {
             Self::Frames(frames) => frames,
-            Self::Bits(bits) => bits / 8.0,
+            Self::Bits(bits) => bits / 8.0 / frame_bytes,
         }
     }
 
@@ -95,7 +109,7 @@ impl Bursts {
         let wanted = || "is no burst; write FACTORxLENGTH/PERIOD, as 10x1s/30s".to_owned();
         let (factor, times) = text.split_once('x').ok_or_else(wanted)?;
         let (length, period) = times.split_once('/').ok_or_else(wanted)?;
-        let time = config::duration(TICK..=DURATION_MAX);
+        let time = config::duration(Duration::from_millis(1)..=DURATION_MAX);
         let factor = factor.parse().ok().filter(|factor| (1.0..=1e4).contains(factor)).ok_or_else(wanted)?;
         let (length, period) = (time(length)?, time(period)?);
         if length > period {
@@ -111,8 +125,14 @@ impl fmt::Display for Bursts {
     }
 }
 
-/// Short enough to be far below the latencies that matter, long enough that a thousand wake-ups a second do for any rate.
-pub(super) const TICK: Duration = Duration::from_millis(1);
+/// Where several frames share one: far below the latencies that matter, and 2 000 wake-ups a second do for any rate.
+const LONG_TICK_NS: u64 = 500_000;
+
+/// Where each frame has a wake-up of its own anyway.
+const SHORT_TICK_NS: u64 = 50_000;
+
+const SECOND_NS: u64 = 1_000_000_000;
+const _: () = assert!(SECOND_NS.is_multiple_of(LONG_TICK_NS) && SECOND_NS.is_multiple_of(SHORT_TICK_NS), "seconds end");
 
 /// The longest run.
 pub(super) const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -121,63 +141,87 @@ pub(super) const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 mod tests {
     use super::*;
 
-    fn schedule(rate: &str, ramp: u64, bursts: Option<&str>, seconds: u64) -> Schedule {
+    fn schedule(frames_a_second: f64, ramp: u64, bursts: Option<&str>, seconds: u64) -> Schedule {
         Schedule {
-            rate: Rate::parse(rate).unwrap(),
+            frames_a_second,
             ramp: Duration::from_secs(ramp),
             bursts: bursts.map(|text| Bursts::parse(text).unwrap()),
             duration: Duration::from_secs(seconds),
         }
     }
 
+    /// Frames due in the first `seconds`.
+    fn due(schedule: &Schedule, seconds: f64) -> u64 {
+        schedule.due((seconds * 1e9 / schedule.tick_ns() as f64).round() as u64)
+    }
+
+    fn of_second(schedule: &Schedule, second: u64) -> u64 {
+        due(schedule, second as f64 + 1.0) - due(schedule, second as f64)
+    }
+
     #[test]
     fn a_steady_rate_is_due_evenly_and_exactly() {
-        let frames = schedule("10000", 0, None, 60);
-        assert_eq!(frames.ticks(), 60_000);
-        assert!((0..=60_000).all(|tick| frames.due(tick) == 10 * tick));
-        let bits = schedule("80Mbit/s", 0, None, 60);
-        assert!((0..=60_000).all(|tick| bits.due(tick) == 10_000 * tick), "80 Mbit/s are 10 000 bytes a millisecond");
-        assert_eq!((frames.cost(1_000), bits.cost(1_000)), (1, 1_000));
+        let steady = schedule(10_000.0, 0, None, 60);
+        assert_eq!(steady.ticks(), 120_000);
+        assert!((0..=120_000).all(|tick| steady.due(tick) == 5 * tick));
+        assert_eq!(steady.time_of(120_000), Duration::from_secs(60));
     }
 
     #[test]
     fn a_low_rate_is_not_rounded_away() {
-        let slow = schedule("0.5", 0, None, 10);
-        assert_eq!((slow.due(1_999), slow.due(2_000), slow.due(10_000)), (0, 1, 5));
-        assert_eq!(schedule("3", 0, None, 1).due(1_000), 3);
+        let slow = schedule(0.5, 0, None, 10);
+        assert_eq!((due(&slow, 1.9999), due(&slow, 2.0), due(&slow, 10.0)), (0, 1, 5));
+        assert_eq!(due(&schedule(3.0, 0, None, 1), 1.0), 3);
     }
 
     #[test]
     fn a_ramp_grows_evenly_and_gives_half() {
-        let ramped = schedule("1000", 10, None, 20);
-        assert_eq!((ramped.due(5_000), ramped.due(10_000), ramped.due(20_000)), (1_250, 5_000, 15_000));
-        let rates: Vec<_> =
-            (0..10).map(|second| ramped.due((second + 1) * 1_000) - ramped.due(second * 1_000)).collect();
+        let ramped = schedule(1_000.0, 10, None, 20);
+        assert_eq!((due(&ramped, 5.0), due(&ramped, 10.0), due(&ramped, 20.0)), (1_250, 5_000, 15_000));
+        let rates: Vec<_> = (0..10).map(|second| of_second(&ramped, second)).collect();
         assert_eq!(rates, [50, 150, 250, 350, 450, 550, 650, 750, 850, 950]);
     }
 
     #[test]
     fn a_burst_is_in_the_middle_of_its_period() {
-        let bursts = schedule("100", 0, Some("10x1s/30s"), 60);
-        let of_second = |second: u64| bursts.due((second + 1) * 1_000) - bursts.due(second * 1_000);
-        let busy: Vec<_> = (0..60).filter(|second| of_second(*second) > 100).collect();
+        let bursts = schedule(100.0, 0, Some("10x1s/30s"), 60);
+        let busy: Vec<_> = (0..60).filter(|second| of_second(&bursts, *second) > 100).collect();
         assert_eq!(busy, [14, 15, 44, 45], "half a second on either side of the middle");
-        assert_eq!((of_second(14), of_second(15), of_second(44)), (550, 550, 550));
-        assert_eq!(bursts.due(60_000), 60 * 100 + 2 * 900);
+        assert!(busy.iter().all(|second| of_second(&bursts, *second) == 550));
+        assert_eq!(due(&bursts, 60.0), 60 * 100 + 2 * 900);
     }
 
     #[test]
     fn bursts_begin_after_the_ramp() {
-        let both = schedule("100", 10, Some("10x1s/2s"), 12);
-        assert_eq!(both.due(10_000), 500);
-        assert_eq!(both.due(12_000), 500 + 200 + 900);
+        let both = schedule(100.0, 10, Some("10x1s/2s"), 12);
+        assert_eq!((due(&both, 10.0), due(&both, 12.0)), (500, 500 + 200 + 900));
     }
 
     #[test]
     fn nothing_is_due_after_the_end() {
-        let mut short = schedule("10000", 0, None, 1);
-        short.duration = Duration::from_micros(1_500);
-        assert_eq!((short.ticks(), short.due(1), short.due(2)), (2, 10, 15));
+        let mut short = schedule(10_000.0, 0, None, 1);
+        short.duration = Duration::from_micros(1_100);
+        assert_eq!((short.ticks(), short.due(2), short.due(3), short.due(4)), (3, 10, 11, 11));
+    }
+
+    #[test]
+    fn ticks_with_nothing_to_do_are_passed_over() {
+        let slow = schedule(3.0, 0, None, 2);
+        let (mut tick, mut frames, mut visited) = (0, 0, Vec::new());
+        while tick < slow.ticks() {
+            tick = slow.next(tick, frames);
+            frames = slow.due(tick);
+            visited.push((slow.time_of(tick).as_millis(), frames));
+        }
+        assert_eq!(visited, [(333, 1), (666, 2), (1_000, 3), (1_333, 4), (1_666, 5), (2_000, 6)]);
+        let none = schedule(0.1, 0, None, 2);
+        assert_eq!((none.next(0, 0), none.next(20_000, 0)), (20_000, 40_000), "seconds end all the same");
+    }
+
+    #[test]
+    fn a_rate_in_bits_is_one_of_frames() {
+        assert_eq!(Rate::Bits(8e7).frames_a_second(1_000.0), 10_000.0);
+        assert_eq!(Rate::Frames(5.0).frames_a_second(1_000.0), 5.0);
     }
 
     #[test]

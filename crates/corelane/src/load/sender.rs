@@ -1,6 +1,6 @@
 //! The thread that sends: one loop over a timer and all sockets.
 //!
-//! At each tick it deals out what has become due and writes it, one write for each connection that has something. Between
+//! At each tick that has something it deals out what has become due and writes it, one write for each connection that has something. Between
 //! two ticks it sleeps, unless an answer comes. It allocates nothing for a frame, waits for no answer, and counts how late
 //! it is itself.
 
@@ -19,12 +19,7 @@ use rustix::{
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime},
 };
 
-use super::{
-    connection::Connection,
-    corpus::Corpus,
-    measured::Interval,
-    schedule::{Schedule, TICK},
-};
+use super::{connection::Connection, corpus::Corpus, measured::Interval, schedule::Schedule};
 
 /// Connections, what to send over them, and when.
 pub(super) struct Sender<'a> {
@@ -54,10 +49,6 @@ impl Sender<'_> {
         for (index, connection) in self.connections.iter().enumerate() {
             epoll::add(&poll, connection.socket(), epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
         }
-        let tick = timespec(TICK);
-        // Taken before the timer starts, or each of its ticks would be a little before its time.
-        let start = Instant::now();
-        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: tick, it_value: tick })?;
         let mut turns = Turns {
             poll,
             timer,
@@ -66,35 +57,32 @@ impl Sender<'_> {
             interval: Interval::new(Duration::ZERO),
         };
 
-        let mut tick = 0;
-        let mut spent = 0;
-        let mut frame = 0;
-        let ticks = self.schedule.ticks();
-        while tick < ticks && !self.is_over() {
-            let now = turns.wait(&mut self)?;
-            let passed = (now.duration_since(start).as_nanos() / TICK.as_nanos()) as u64;
-            while tick < passed.min(ticks) {
-                tick += 1;
-                let due_at = start + TICK * tick as u32;
-                turns.interval.began_tick(now.saturating_duration_since(due_at));
-                let due = self.schedule.due(tick);
-                loop {
-                    let cost = self.schedule.cost(self.corpus.frame_bytes(frame));
-                    if spent + cost > due {
-                        break;
-                    }
-                    spent += cost;
+        let start = Instant::now();
+        let schedule = self.schedule;
+        let (mut tick, mut frame) = (0, 0);
+        while tick < schedule.ticks() && !self.is_over() {
+            let now = turns.wait_until(&mut self, start + schedule.time_of(schedule.next(tick, frame)))?;
+            // When it is late, all that should have been by now.
+            while tick < schedule.ticks() {
+                let next = schedule.next(tick, frame);
+                let due_at = start + schedule.time_of(next);
+                if due_at > now {
+                    break;
+                }
+                tick = next;
+                turns.interval.began_tick(now - due_at);
+                while frame < schedule.due(tick) {
                     turns.deal(&mut self, frame, due_at);
                     frame += 1;
                 }
-                if tick % TICKS_A_SECOND == 0 {
+                if schedule.ends_second(tick) {
                     turns.send_listed(&mut self, now)?;
-                    turns.end_interval(&self, TICK * tick as u32);
+                    turns.end_interval(&self, schedule.time_of(tick));
                 }
             }
             turns.send_listed(&mut self, now)?;
         }
-        let elapsed = TICK * tick as u32;
+        let elapsed = schedule.time_of(tick);
         self.finish(&mut turns)?;
         turns.end_interval(&self, start.elapsed());
         Ok(Sent { connections: self.connections, elapsed })
@@ -122,7 +110,7 @@ impl Sender<'_> {
                 }
                 turns.send_listed(self, now)?;
             }
-            turns.wait(self)?;
+            turns.wait(self, Some(&FINISH_LOOK))?;
         }
         Ok(())
     }
@@ -139,10 +127,23 @@ struct Turns {
 }
 
 impl Turns {
-    /// Sleeps until the next tick, and serves the sockets that are ready before; gives the time it woke up.
-    fn wait(&mut self, sender: &mut Sender<'_>) -> io::Result<Instant> {
+    /// Sleeps until then, or until a socket is ready, which is served; gives the time it woke up.
+    fn wait_until(&mut self, sender: &mut Sender<'_>, then: Instant) -> io::Result<Instant> {
+        match then.checked_duration_since(Instant::now()) {
+            Some(left) if !left.is_zero() => {
+                // Also puts back a timer that has gone off.
+                let once = Itimerspec { it_interval: timespec(Duration::ZERO), it_value: timespec(left) };
+                timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+                self.wait(sender, None)
+            }
+            _ => self.wait(sender, Some(&timespec(Duration::ZERO))),
+        }
+    }
+
+    /// Sleeps until the timer goes off or a socket is ready, at most so long, and serves the sockets.
+    fn wait(&mut self, sender: &mut Sender<'_>, timeout: Option<&Timespec>) -> io::Result<Instant> {
         self.events.clear();
-        match epoll::wait(&self.poll, rustix::buffer::spare_capacity(&mut self.events), None) {
+        match epoll::wait(&self.poll, rustix::buffer::spare_capacity(&mut self.events), timeout) {
             Ok(_) => (),
             // Ctrl-C; the flag says so.
             Err(rustix::io::Errno::INTR) => return Ok(Instant::now()),
@@ -152,12 +153,11 @@ impl Turns {
         for index in 0..self.events.len() {
             let (data, flags) = (self.events[index].data.u64(), self.events[index].flags);
             if data == TIMER {
-                let _ = rustix::io::read(&self.timer, &mut [0; 8]);
                 continue;
             }
             let connection = &mut sender.connections[data as usize];
             if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
-                connection.receive(now, &mut self.interval);
+                connection.receive(&mut self.interval);
             }
             if connection.ended().is_some() {
                 let _ = epoll::delete(&self.poll, connection.socket());
@@ -171,7 +171,6 @@ impl Turns {
     /// Frame `number` is due.
     fn deal(&mut self, sender: &mut Sender<'_>, number: u64, due: Instant) {
         let index = (number % sender.connections.len() as u64) as usize;
-        self.interval.scheduled += 1;
         sender.connections[index].schedule(due);
         self.list(sender, index);
     }
@@ -231,10 +230,11 @@ fn timespec(duration: Duration) -> Timespec {
 /// Of the timer, among the numbers of connections.
 const TIMER: u64 = u64::MAX;
 
-const TICKS_A_SECOND: u64 = (Duration::from_secs(1).as_nanos() / TICK.as_nanos()) as u64;
-
 /// Sockets that are served between two looks at the clock.
 const EVENTS_MAX: usize = 256;
+
+/// How often it looks whether all is answered.
+const FINISH_LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// How long the server may take to read and to answer what was sent.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(15);
