@@ -2,12 +2,11 @@
 //!
 //! Open loop: frames are due by a schedule, and latency counts from the moment a frame was due, so that a server which
 //! stalls is charged for everybody who would have waited. In reading order: `schedule` (what is due when),
-//! `distribution`, `irregular`, `corpus` (the frames), `connection`, `sender` (the loop), `measured`, `control` (the
+//! `distribution`, `irregular`, `corpus` (the frames), `connection`, `sender` (the loop), `measured`, `sample` (the
 //! server's own numbers), `watch` (a run, second by second), `series`, `outcome`, `limits`, and `text`, `report`
 //! and `interval_log` tell it.
 
 mod connection;
-mod control;
 mod corpus;
 mod distribution;
 mod interval_log;
@@ -17,6 +16,7 @@ mod measured;
 mod outcome;
 mod progress;
 mod report;
+mod sample;
 mod schedule;
 mod sender;
 mod series;
@@ -36,15 +36,20 @@ use tokio::{runtime, task::JoinSet};
 
 use self::{
     connection::{Connection, Deal},
-    control::Control,
     corpus::{Corpus, Mix},
     distribution::Distribution,
     limits::Limits,
     outcome::{LoadText, Outcome},
+    sample::Sample,
     schedule::{Bursts, DURATION_MAX, Rate, Schedule},
     watch::Run,
 };
-use crate::{config, failure::Failure, host, send};
+use crate::{
+    config,
+    control_client::{ControlAccess, ControlClient},
+    failure::Failure,
+    host, send,
+};
 
 /// Generate load, measure it, and hold it against limits.
 ///
@@ -62,13 +67,8 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "ADDR", value_parser = send::parse_address)]
     control: Option<String>,
 
-    /// Speak HTTPS to the control port; its certificate is checked against those of this file, in PEM.
-    #[arg(long, value_name = "FILE")]
-    control_ca: Option<PathBuf>,
-
-    /// File whose first line is the token of the control port.
-    #[arg(long, value_name = "FILE")]
-    control_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: ControlAccess,
 
     /// Do without the server's own numbers.
     #[arg(long, conflicts_with_all = ["control", "control_ca", "control_token_file"])]
@@ -156,7 +156,7 @@ pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
     let html = args.html.as_deref().map(|path| create("--html", path)).transpose()?;
     let json = args.json.as_deref().filter(|path| !is_stdout(path)).map(|path| create("--json", path)).transpose()?;
     let control = control(args)?;
-    let before = control.as_ref().map(Control::sample).transpose().map_err(|error| {
+    let before = control.as_ref().map(Sample::take).transpose().map_err(|error| {
         let mend = "name the control port with --control, or do without with --no-control";
         Failure::failed(format!("{error}; {mend}"))
     })?;
@@ -235,13 +235,13 @@ fn frames(args: &LoadArgs) -> Result<(Corpus, String), Failure> {
     Ok((corpus, text))
 }
 
-fn control(args: &LoadArgs) -> Result<Option<Control>, Failure> {
+fn control(args: &LoadArgs) -> Result<Option<ControlClient>, Failure> {
     if args.no_control {
         return Ok(None);
     }
     let name = args.target.rsplit_once(':').map_or("", |(name, _)| name);
     let address = args.control.clone().unwrap_or_else(|| format!("{name}:{CONTROL_PORT}"));
-    Control::new(&address, args.control_ca.as_deref(), args.control_token_file.as_deref()).map(Some)
+    ControlClient::new(&address, &args.access).map(Some)
 }
 
 fn connect(args: &LoadArgs) -> Result<Vec<Connection>, Failure> {

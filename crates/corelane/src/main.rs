@@ -3,12 +3,13 @@
 //! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted), `sockets`
 //! and `takeover` (where listeners come from and go to), `reload`, `allocator`, `log`, `failure`; `plan` and `doctor` tell
 //! what `serve` will use and whether this host grants it; `send`, `load`, `decode`, `check`, `top`, `completions` are
-//! commands of their own.
+//! commands of their own; `control_client` asks a running server for `load` and `top`.
 
 mod allocator;
 mod check;
 mod completions;
 mod config;
+mod control_client;
 mod decode;
 mod doctor;
 mod failure;

@@ -1,10 +1,10 @@
 //! `corelane top`: a server's lanes in a terminal, from the JSON of its control port.
 //!
-//! One thread asks, this one draws and listens to keys; neither waits for the other. In reading order: `control` (asking),
+//! One thread asks, this one draws and listens to keys; neither waits for the other. In reading order: `asker`,
 //! `told` (what is answered), `rates` (what happened between two answers), `state` (everything that is shown), `screen`
 //! (how), `text` (numbers).
 
-mod control;
+mod asker;
 mod rates;
 mod screen;
 mod state;
@@ -12,7 +12,6 @@ mod text;
 mod told;
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -24,8 +23,9 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use self::control::{Asker, Control, News, Wish};
+use self::asker::{Asker, News, Wish};
 use self::state::State;
+use crate::control_client::{ControlAccess, ControlClient};
 use crate::failure::Failure;
 
 /// Watch a running server in the terminal.
@@ -33,17 +33,12 @@ use crate::failure::Failure;
 #[command(after_help = "Keys: q quits, p pauses, s sorts sensors by count or by time, / searches them, arrows scroll \
     the cores.")]
 pub(crate) struct TopArgs {
-    /// Control port of the server, as `host:9600`, or `https://host:9600` with TLS.
+    /// Control port of the server, as `host:9600`.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9600")]
     control: String,
 
-    /// File whose first line is the token of the control port.
-    #[arg(long, value_name = "FILE", alias = "control-token-file")]
-    token_file: Option<PathBuf>,
-
-    /// PEM certificates that are trusted with https://, as that of your own authority.
-    #[arg(long, value_name = "FILE", alias = "control-ca")]
-    ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: ControlAccess,
 
     /// Time between two questions, from 200ms to 1m.
     #[arg(long, value_name = "DUR", default_value = "1s", value_parser = parse_interval)]
@@ -58,7 +53,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 
 /// Shows the server until a key or a signal ends it.
 pub(crate) fn run(args: TopArgs) -> Result<(), Failure> {
-    let control = Control::new(&args.control, args.token_file.as_deref(), args.ca_file.as_deref())?;
+    let control = ControlClient::new(&args.control, &args.access)?;
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(Failure::usage("top draws on a terminal; for programs there is /api/v1/stats at the control port"));
     }
@@ -70,7 +65,7 @@ pub(crate) fn run(args: TopArgs) -> Result<(), Failure> {
     }
     let (wishes, wished) = channel();
     let (news, told) = channel();
-    let state = State::new(control.shown());
+    let state = State::new(control.shown().to_owned());
     let asker = Asker::new(control, args.interval, wished, news);
     thread::Builder::new().name("asker".into()).spawn(move || asker.run()).map_err(broken)?;
     let mut terminal = ratatui::try_init().map_err(broken)?;

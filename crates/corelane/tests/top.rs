@@ -171,11 +171,12 @@ fn top_gets_through_a_certificate_and_a_token() {
         &["--control-tls-cert", &certificate, "--control-tls-key", &key, "--control-token-file", &token],
     );
     let control = format!("https://{}", server.control);
-    let mut terminal = Terminal::start(&["--control", &control, "--ca-file", &certificate]);
-    terminal.wait(&["no answer since ", "--token-file"]);
+    let mut terminal = Terminal::start(&["--control", &control, "--control-ca", &certificate]);
+    terminal.wait(&["no answer since ", "--control-token-file"]);
     terminal.press("q");
     terminal.assert_left_clean();
-    let mut terminal = Terminal::start(&["--control", &control, "--ca-file", &certificate, "--token-file", &token]);
+    let mut terminal =
+        Terminal::start(&["--control", &control, "--control-ca", &certificate, "--control-token-file", &token]);
     terminal.wait(&[&control, "live"]);
     terminal.press("q");
     terminal.assert_left_clean();
@@ -189,7 +190,9 @@ fn top_without_a_terminal_or_with_wrong_files_says_what_to_do() {
         String::from_utf8(stderr).unwrap()
     };
     assert!(said(&[]).contains("/api/v1/stats"));
-    assert!(said(&["--token-file", "/no/such/file"]).contains("--token-file: cannot read /no/such/file"));
-    assert!(said(&["--control", "https://127.0.0.1:1"]).contains("--ca-file"));
+    assert!(
+        said(&["--control-token-file", "/no/such/file"]).contains("--control-token-file: cannot read /no/such/file")
+    );
+    assert!(said(&["--control", "https://127.0.0.1:1"]).contains("--control-ca"));
     assert!(said(&["--interval", "1ms"]).contains("200ms to 1m"));
 }

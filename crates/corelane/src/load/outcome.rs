@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    control::{Sample, Stats},
     limits::Verdict,
+    sample::{Sample, Stats},
     series::{Percentiles, Reading, Second, rate, rates_in_windows, slope},
 };
 

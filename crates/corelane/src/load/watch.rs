@@ -16,16 +16,17 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{
     connection::Connection,
-    control::{Control, Sample, Stats},
     corpus::Corpus,
     interval_log::IntervalLog,
     measured::{Interval, Times},
     outcome::{Frames, LoadText, Outcome, ServerOutcome, cores_between},
     progress::Progress,
+    sample::{Sample, Stats},
     schedule::Schedule,
     sender::{Sender, Sent},
     series::{Percentiles, Second},
 };
+use crate::control_client::ControlClient;
 use crate::failure::Failure;
 
 /// All that a run needs.
@@ -33,7 +34,7 @@ pub(super) struct Run<'a> {
     pub(super) schedule: Schedule,
     pub(super) corpus: &'a Corpus,
     pub(super) connections: Vec<Connection>,
-    pub(super) control: Option<Control>,
+    pub(super) control: Option<ControlClient>,
     /// Taken before the first connection was made.
     pub(super) before: Option<Sample>,
     pub(super) load: LoadText,
@@ -43,7 +44,7 @@ pub(super) struct Run<'a> {
 
 /// What is gathered while it runs.
 struct Watch {
-    control: Option<Control>,
+    control: Option<ControlClient>,
     start: Instant,
     times: Times,
     bytes: u64,
@@ -119,7 +120,7 @@ struct Told {
 
 impl Watch {
     fn sample(&mut self) {
-        match self.control.as_ref().map(Control::sample) {
+        match self.control.as_ref().map(Sample::take) {
             Some(Ok(sample)) => {
                 let at = sample.at.saturating_duration_since(self.start).as_secs_f64();
                 self.samples.push((at, sample.stats));

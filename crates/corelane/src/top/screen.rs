@@ -10,7 +10,7 @@ use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Borders, Paragraph, Row, Table};
 
-use super::control::Order;
+use super::asker::Order;
 use super::rates::Rates;
 use super::state::{State, TRAIL_VALUES};
 use super::text::{bound, bytes, duration, harmless, measured, percent, rate, short, sparkline, whole};

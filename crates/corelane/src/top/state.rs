@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use jiff::Zoned;
 
-use super::control::{News, Order, Wish};
+use super::asker::{News, Order, Wish};
 use super::rates::{AllRates, is_restarted};
 use super::told::{SecurityEvent, Sensor, Stats};
 

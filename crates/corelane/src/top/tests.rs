@@ -5,7 +5,7 @@ use ratatui::backend::TestBackend;
 use ratatui::style::{Color, Modifier};
 use serde_json::{Value, json};
 
-use super::control::Order;
+use super::asker::Order;
 use super::*;
 
 fn numbers(factor: u64) -> Value {

@@ -1,26 +1,10 @@
 //! Asking the control port, on a thread of its own: a server that takes its time holds no key up.
 
-use std::fs;
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use serde::de::DeserializeOwned;
-use ureq::Agent;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-
 use super::told::{Events, Sensors, Stats};
-use crate::failure::Failure;
-
-/// A control port.
-#[derive(Debug)]
-pub(super) struct Control {
-    agent: Agent,
-    /// Without a slash at its end.
-    base: String,
-    authorization: Option<String>,
-}
+use crate::control_client::ControlClient;
 
 /// What the asker found out.
 #[derive(Debug)]
@@ -50,75 +34,9 @@ pub(super) enum Order {
     Newest,
 }
 
-impl Control {
-    /// `address` is `host:port`, or a URL. Trusts the certificates of a file, if there is one; no other is trusted, since
-    /// a control port is a private place.
-    pub(super) fn new(address: &str, token: Option<&Path>, authority: Option<&Path>) -> Result<Self, Failure> {
-        let base = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-        if base.starts_with("https:") && authority.is_none() {
-            return Err(Failure::usage("--control: for HTTPS, name the certificates to trust with --ca-file"));
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
-        if let Some(file) = authority {
-            tls = tls.root_certs(RootCerts::from(certificates(file)?));
-        }
-        let authorization = token.map(|file| {
-            let text = read("--token-file", file)?;
-            Ok(format!("Bearer {}", text.lines().next().unwrap_or_default().trim()))
-        });
-        let agent = Agent::config_builder()
-            .timeout_global(Some(ANSWER_TIMEOUT))
-            .http_status_as_error(false)
-            .proxy(None)
-            .tls_config(tls.build())
-            .build();
-        let base = base.trim_end_matches('/').to_owned();
-        Ok(Self { agent: agent.into(), base, authorization: authorization.transpose()? })
-    }
-
-    /// The address for people.
-    pub(super) fn shown(&self) -> String {
-        self.base.strip_prefix("http://").unwrap_or(&self.base).to_owned()
-    }
-
-    /// Asks once. The error is for people.
-    fn get<T: DeserializeOwned>(&self, path: &str, parameters: &[(&str, &str)]) -> Result<T, String> {
-        let mut request = self.agent.get(format!("{}{path}", self.base)).query_pairs(parameters.iter().copied());
-        if let Some(authorization) = &self.authorization {
-            request = request.header("Authorization", authorization);
-        }
-        let mut answer = request.call().map_err(|error| error.to_string())?;
-        match answer.status().as_u16() {
-            200 => (),
-            401 => return Err("it asks for a token: name its file with --token-file".to_owned()),
-            status => return Err(format!("it answered with {status}")),
-        }
-        let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
-        serde_json::from_str(&text).map_err(|error| format!("this is no control port of corelane's: {error}"))
-    }
-}
-
-fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, Failure> {
-    let text = read("--ca-file", file)?;
-    let certificate = |item| match item {
-        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-        _ => None,
-    };
-    let certificates: Vec<_> = parse_pem(text.as_bytes()).filter_map(certificate).collect();
-    if certificates.is_empty() {
-        return Err(Failure::usage(format!("--ca-file: {} holds no certificate in PEM", file.display())));
-    }
-    Ok(certificates)
-}
-
-fn read(flag: &str, file: &Path) -> Result<String, Failure> {
-    fs::read_to_string(file).map_err(|error| Failure::usage(format!("{flag}: cannot read {}: {error}", file.display())))
-}
-
 /// Asks until nobody listens any more.
 pub(super) struct Asker {
-    control: Control,
+    control: ControlClient,
     interval: Duration,
     wishes: Receiver<Wish>,
     news: Sender<News>,
@@ -136,7 +54,7 @@ pub(super) struct Asker {
 struct Left;
 
 impl Asker {
-    pub(super) fn new(control: Control, interval: Duration, wishes: Receiver<Wish>, news: Sender<News>) -> Self {
+    pub(super) fn new(control: ControlClient, interval: Duration, wishes: Receiver<Wish>, news: Sender<News>) -> Self {
         Self {
             control,
             interval,
@@ -221,8 +139,6 @@ impl Asker {
     }
 }
 
-/// As long as a server may take that does everything else first.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// After the first failure, then doubled so many times.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_DOUBLINGS: u32 = 3;
