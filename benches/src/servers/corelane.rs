@@ -41,7 +41,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
         series_max: SERIES_MAX,
         idle_timeout: Duration::from_secs(300),
         frame_timeout: Duration::from_secs(10),
-        handshake_timeout: None,
+        tls: None,
         drain_timeout: Duration::from_secs(10),
     };
     let shared = Shards::new(shards, &limits)?;

@@ -2,8 +2,8 @@
 //! to set. What else the host has to grant is asked by `doctor`.
 
 use corelane_pool::{BUFFER_BYTES, BUFFERS_MAX};
-use corelane_shard::Limits;
 use corelane_shard::limits::POOL_BUFFERS_MIN;
+use corelane_shard::{Limits, TlsLimits};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Said};
@@ -31,7 +31,10 @@ impl Setup {
             series_max: config.max_series,
             idle_timeout: config.idle_timeout,
             frame_timeout: config.frame_timeout,
-            handshake_timeout: config.tls.as_ref().map(|_| config.handshake_timeout),
+            tls: config.tls.as_ref().map(|_| TlsLimits {
+                handshake_timeout: config.handshake_timeout,
+                is_mutual: config.tls_client_ca.is_some(),
+            }),
             drain_timeout: config.drain_timeout,
         };
         Ok(Self { placement, limits })

@@ -331,7 +331,7 @@ mod tests {
                 series_max,
                 idle_timeout: second,
                 frame_timeout: second,
-                handshake_timeout: None,
+                tls: None,
                 drain_timeout: second,
             },
         }

@@ -334,6 +334,59 @@ fn a_steady_stream_allocates_nothing() {
     assert!(allocated < rounds * 16 / 10 + turns, "{allocated} in {:?}", start.elapsed());
 }
 
+#[test]
+fn slow_handshakes_are_waited_for() {
+    const PEERS: usize = 560;
+    let fleet = Fleet::start(false, &["--handshake-timeout", "60s"]);
+    let client = fleet.client();
+    let mut peers: Vec<Peer> = (0..PEERS).map(|_| fleet.connect(&client)).collect();
+    peers.iter_mut().for_each(|peer| peer.send_hello());
+    // 48 of them wait for a place, and the others are silent for longer than a silent frame may be.
+    sleep(Duration::from_millis(1_500));
+    peers.iter_mut().for_each(|peer| assert_eq!(peer.commit().committed, 0));
+    let metrics = fleet.server.metrics();
+    assert_eq!((metrics.connections(), metrics.closed()), (PEERS as u64, 0));
+}
+
+#[test]
+fn an_old_connection_is_not_closed_inside_a_record() {
+    let fleet = Fleet::start(false, &["--max-connection-age", "500ms"]);
+    let mut peer = fleet.connect(&fleet.client());
+    peer.shake_hands().unwrap();
+    let sealed = peer.seal(&frames::event("old", 1));
+    let (start, rest) = sealed.split_at(sealed.len() / 2);
+    peer.send_raw(start).unwrap();
+    sleep(Duration::from_millis(1_500));
+    peer.send_raw(rest).unwrap();
+    assert_eq!(fleet.server.assert_accounted(1).accepted(), 1);
+    fleet.server.wait_metrics("its end", |metrics| metrics.closed_for("max_age") == 1);
+}
+
+#[test]
+fn starts_of_records_are_bounded_by_the_pool() {
+    const PEERS: u64 = 400;
+    let pool = server::smallest_pool(BINARY);
+    let fleet = Fleet::start(false, &["--pool-bytes", &pool, "--frame-timeout", "60s"]);
+    let client = fleet.client();
+    let mut peers: Vec<Peer> = (0..PEERS).map(|_| fleet.connect(&client)).collect();
+    let frame = frames::event_of("cut", 1, 16_000);
+    peers.iter_mut().for_each(|peer| assert_eq!(peer.commit().committed, 0));
+    let allocated = || fleet.server.metrics().count("corelane_memory_allocated_bytes", &[]);
+    let (before, mut largest) = (allocated(), 0);
+    for peer in &mut peers {
+        // A whole frame, so that data comes in front of the start.
+        let mut sealed = peer.seal(&frame);
+        sealed.extend_from_slice(&peer.seal(&frame)[..15_000]);
+        peer.send_raw(&sealed).unwrap();
+    }
+    let metrics = fleet.server.wait_metrics("every first frame", |metrics| {
+        largest = largest.max(allocated().saturating_sub(before));
+        metrics.accepted() == PEERS || metrics.closed_for("frame_timeout") > 0
+    });
+    assert!(metrics.count("corelane_pool_waits_total", &[]) > 0, "the pool was short");
+    assert!(largest < 500_000, "{largest} bytes for starts of records");
+}
+
 /// What `corelane plan` counts with: `SESSION_BYTES` and `HANDSHAKE_STATE_BYTES` in the shard's `needs`.
 #[test]
 fn connections_take_no_more_memory_than_planned() {

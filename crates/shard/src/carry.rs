@@ -49,9 +49,12 @@ impl Carry {
         matches!(self, Self::Empty)
     }
 
-    /// Whether it has room for its whole frame.
-    pub(crate) fn is_whole_buffer(&self) -> bool {
-        matches!(self, Self::Whole { .. })
+    /// The buffer that it has to itself.
+    pub(crate) fn whole_buffer(&self) -> Option<&PooledBuffer> {
+        match self {
+            Self::Whole { buffer, .. } => Some(buffer),
+            _ => None,
+        }
     }
 
     /// Whether dropping it gives memory back to the pool.
@@ -91,22 +94,30 @@ impl Carry {
         }
     }
 
-    /// Keeps the unread rest of `received`, the start of a frame of `frame_bytes`, header included.
-    pub(crate) fn keep(&mut self, mut received: Received, frame_bytes: usize, pool: &BufferPool) {
+    /// Keeps the unread rest of `received`, the start of a frame of `frame_bytes`, header included. Gives the buffer back
+    /// unless the rest stays there; then everything behind the rest stays where it is, too.
+    pub(crate) fn keep(
+        &mut self,
+        mut received: Received,
+        frame_bytes: usize,
+        pool: &BufferPool,
+    ) -> Option<PooledBuffer> {
         debug_assert!(self.is_empty(), "one frame at a time is begun");
         let rest = received.unread();
         let len = rest.len();
-        *self = if len < HEADER_BYTES {
+        if len < HEADER_BYTES {
             let mut bytes = [0; HEADER_BYTES];
             bytes[..len].copy_from_slice(rest);
-            Self::Header { bytes, len }
+            *self = Self::Header { bytes, len };
         } else if let Some(mut slot) = pool.acquire_small(len) {
             slot[..len].copy_from_slice(rest);
-            Self::Small { slot, len, frame_bytes }
+            *self = Self::Small { slot, len, frame_bytes };
         } else {
             received.buffer.copy_within(received.start..received.end, 0);
-            Self::Whole { buffer: received.buffer, len, frame_bytes }
-        };
+            *self = Self::Whole { buffer: received.buffer, len, frame_bytes };
+            return None;
+        }
+        Some(received.buffer)
     }
 
     /// The whole frame, header included, that [`Resumed::Whole`] or [`take_back`](Self::take_back) told of.

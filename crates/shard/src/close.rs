@@ -45,7 +45,13 @@ impl Shard {
             let text = explain(reason, detail, decided);
             self.core.answers.extend_from_slice(encode_closing(&text, reason.label(), decided).as_slice());
         }
-        self.seal_end(slot);
+        self.leave_handshake(slot);
+        // Answers that were given up may have left a record half sent: no other may follow it.
+        if reason != CloseReason::UnreadAnswers
+            && let Some(Peer { tls: Some(tls), connection, .. }) = self.peers.get_mut(slot)
+        {
+            tls.seal_end(connection.asked(), &mut self.core);
+        }
         self.send_answers(slot);
         self.flush();
         let answered = self.peers.get_mut(slot).is_some_and(|peer| peer.output.is_none());
@@ -129,17 +135,6 @@ impl Shard {
             (Phase::Open, _) => {}
             (Phase::Answering { .. }, _) => self.linger(slot),
             _ => self.finish(slot),
-        }
-    }
-
-    /// Ends our side of TLS behind the answers that are about to be sent.
-    fn seal_end(&mut self, slot: usize) {
-        self.leave_handshake(slot);
-        if matches!(self.peers.get_mut(slot), Some(Peer { receiving: Receiving::Queued { .. }, .. })) {
-            self.leave_queue(slot);
-        }
-        if let Some(Peer { tls: Some(tls), connection, .. }) = self.peers.get_mut(slot) {
-            tls.seal_end(connection.asked(), &mut self.core);
         }
     }
 

@@ -44,8 +44,8 @@ pub(crate) struct Connection {
 /// How a receive was worked off.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// All of it; what is left of it is kept by the connection.
-    Drained,
+    /// All of it; what is left of it is kept by the connection, which may have taken the buffer for that.
+    Drained(Option<PooledBuffer>),
     /// The turn's budget is used up: bytes are left.
     Paused(Received),
     /// Frames after the offence are not looked at.
@@ -66,7 +66,7 @@ impl Connection {
         let decided_before = self.decided_frames();
         let outcome = match self.carry.resume(&mut received) {
             Resumed::InPlace => self.serve_in_place(received, core),
-            Resumed::NeedsMore => Outcome::Drained,
+            Resumed::NeedsMore => Outcome::Drained(Some(received.buffer)),
             Resumed::Whole => match self.decide_carried(core) {
                 Ok(()) => self.serve_in_place(received, core),
                 Err(broken) => Outcome::Broken(broken),
@@ -97,10 +97,10 @@ impl Connection {
                 Step::CommitRequest => self.answer(core),
                 Step::NeedMore { frame_bytes } => {
                     received.start = received.end - unread.len();
-                    if received.start < received.end {
-                        self.carry.keep(received, frame_bytes, &core.pool);
+                    if received.start == received.end {
+                        return Outcome::Drained(Some(received.buffer));
                     }
-                    return Outcome::Drained;
+                    return Outcome::Drained(self.carry.keep(received, frame_bytes, &core.pool));
                 }
                 Step::Oversize { declared_bytes } => {
                     core.pipeline.reject(RejectReason::Oversize);
@@ -159,9 +159,9 @@ impl Connection {
         self.carry.can_lend(pool)
     }
 
-    /// Whether the begun frame lies in a buffer of its own, which has room for all of it.
-    pub(crate) fn has_whole_buffer(&self) -> bool {
-        self.carry.is_whole_buffer()
+    /// The buffer that the begun frame has to itself, with room for all of it.
+    pub(crate) fn whole_buffer(&self) -> Option<&PooledBuffer> {
+        self.carry.whole_buffer()
     }
 
     /// Gives away the buffer of the begun frame, to be filled from `.1` on with the `.2` bytes it lacks.

@@ -3,18 +3,31 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::{HANDSHAKE_STEPS, HANDSHAKES_MAX, HANDSHAKES_WAITING_MAX};
-use crate::peer::{Peer, Receiving};
+use corelane_metrics::CloseReason;
+
+use crate::limits::{EVICT_AFTER, HANDSHAKE_STEPS, HANDSHAKES_EVICTED, HANDSHAKES_MAX, HANDSHAKES_WAITING_MAX};
+use crate::peer::Receiving;
 use crate::shard::Shard;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Handshakes {
     /// How many are under way.
     count: usize,
     /// Slots that are not read until one ends.
-    pub(crate) queue: VecDeque<usize>,
+    queue: VecDeque<usize>,
     /// Slots with bytes for their handshake, each once.
     pub(crate) to_serve: VecDeque<usize>,
+}
+
+impl Handshakes {
+    /// For so many slots; none where there is no TLS.
+    pub(crate) fn new(slots_max: usize) -> Self {
+        Self {
+            count: 0,
+            queue: VecDeque::with_capacity(slots_max),
+            to_serve: VecDeque::with_capacity(slots_max.min(HANDSHAKES_MAX)),
+        }
+    }
 }
 
 impl Shard {
@@ -33,18 +46,23 @@ impl Shard {
     }
 
     pub(crate) fn serve_handshakes(&mut self) {
+        let waiting_max = HANDSHAKES_WAITING_MAX.min(self.config.limits.lent_buffers() / 2);
         let mut steps = 0;
-        while steps < HANDSHAKE_STEPS || self.handshakes.to_serve.len() > HANDSHAKES_WAITING_MAX {
+        while steps < HANDSHAKE_STEPS || self.handshakes.to_serve.len() > waiting_max {
             let Some(slot) = self.handshakes.to_serve.pop_front() else { return };
             self.serve(slot);
             steps += 1;
         }
     }
 
-    /// Gives the place of a handshake that has ended, well or not, to who waits longest.
+    /// Gives the place of a handshake that has ended, well or not, to who waits longest; takes out of the line who leaves it.
     pub(crate) fn leave_handshake(&mut self, slot: usize) {
-        let Some(tls) = self.peers.get_mut(slot).and_then(|peer| peer.tls.as_mut()) else { return };
-        if std::mem::take(&mut tls.has_place) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if matches!(peer.receiving, Receiving::Queued { .. }) {
+            self.handshakes.queue.retain(|&queued| queued != slot);
+        } else if let Some(tls) = &mut peer.tls
+            && std::mem::take(&mut tls.has_place)
+        {
             self.handshakes.count -= 1;
             if let Some(next) = self.handshakes.queue.pop_front() {
                 self.begin(next);
@@ -52,15 +70,21 @@ impl Shard {
         }
     }
 
-    /// Takes a connection out of the line for a place.
-    pub(crate) fn leave_queue(&mut self, slot: usize) {
-        self.handshakes.queue.retain(|&queued| queued != slot);
-    }
-}
-
-impl Peer {
-    /// Whether its handshake is under way.
-    pub(crate) fn has_place(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.has_place)
+    /// Ends as many silent handshakes as others wait for, the longest silent first.
+    pub(crate) fn make_room_for_handshakes(&mut self) {
+        for _ in 0..self.handshakes.queue.len().min(HANDSHAKES_EVICTED) {
+            let (now, peers) = (self.now, &mut self.peers);
+            let half_the_timeout = self.config.limits.tls.map_or(EVICT_AFTER, |tls| tls.handshake_timeout / 2);
+            let silent = (0..peers.slots_used()).filter_map(|slot| {
+                let peer = peers.get_mut(slot)?;
+                let tls = peer.tls.as_ref().filter(|tls| tls.has_place)?;
+                // Slow devices may take their time to answer our part of it.
+                let patience = if tls.has_answered { half_the_timeout } else { EVICT_AFTER };
+                let is_silent = peer.receiving == Receiving::Armed && now.since(peer.last_byte_at) >= patience;
+                is_silent.then_some((peer.last_byte_at, slot))
+            });
+            let Some((_, slot)) = silent.min() else { return };
+            self.close(slot, CloseReason::HandshakeTimeout);
+        }
     }
 }

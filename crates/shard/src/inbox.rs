@@ -2,6 +2,8 @@
 //!
 //! All queues are threaded through one table with an entry for every buffer of the pool, so they never allocate.
 
+use std::ops::Range;
+
 use corelane_pool::PooledBuffer;
 
 use crate::clock::Instant;
@@ -15,14 +17,14 @@ pub(crate) struct Received {
     pub(crate) end: usize,
     /// When the read that brought it returned.
     pub(crate) at: Instant,
-    /// Whether its unread bytes are data already, not TLS records.
-    pub(crate) is_opened: bool,
+    /// Where connections are encrypted, once the unread bytes are data: the start of a record, behind them.
+    pub(crate) cut: Option<Range<usize>>,
 }
 
 impl Received {
     /// What the kernel has put behind the headroom.
     pub(crate) fn new(buffer: PooledBuffer, bytes: usize, at: Instant) -> Self {
-        Self { buffer, start: RECEIVED_AT, end: RECEIVED_AT + bytes, at, is_opened: false }
+        Self { buffer, start: RECEIVED_AT, end: RECEIVED_AT + bytes, at, cut: None }
     }
 
     pub(crate) fn unread(&self) -> &[u8] {
@@ -105,7 +107,7 @@ mod tests {
         let mut inboxes = [Inbox::default(), Inbox::default()];
         let received = || {
             let buffer = pool.acquire().unwrap();
-            Received { buffer, start: 0, end: 1, at: Instant::default(), is_opened: false }
+            Received { buffer, start: 0, end: 1, at: Instant::default(), cut: None }
         };
         for step in 0..6 {
             table.push_back(&mut inboxes[step % 2], received());

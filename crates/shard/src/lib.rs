@@ -44,7 +44,7 @@ mod tls;
 
 pub use address_table::ACCEPT_RATE_MAX;
 pub use admission::AccessRules;
-pub use limits::Limits;
+pub use limits::{Limits, TlsLimits};
 pub use link::ShardLink;
 pub use listener::{adopt_listeners, bind_listeners};
 pub use pipeline::Pipeline;

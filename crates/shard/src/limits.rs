@@ -28,10 +28,19 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// From a frame's first byte to its last.
     pub frame_timeout: Duration,
-    /// Whether connections speak TLS, and how long they may take to agree on it.
-    pub handshake_timeout: Option<Duration>,
+    /// Where connections speak TLS.
+    pub tls: Option<TlsLimits>,
     /// From the wish to stop until frames that were begun before it are given up.
     pub drain_timeout: Duration,
+}
+
+/// What configuration decides about TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct TlsLimits {
+    /// How long a connection may take to agree on it.
+    pub handshake_timeout: Duration,
+    /// Whether clients show certificates, which are kept as long as their connections.
+    pub is_mutual: bool,
 }
 
 /// Room in front of every receive. The start of a cut frame that was kept in a small slot is put there, right before the
@@ -136,8 +145,12 @@ pub const HANDSHAKES_MAX: usize = 512;
 /// Steps of handshakes in one turn, 0.1 ms to 1 ms each, behind the frames of everybody else.
 pub const HANDSHAKE_STEPS: usize = 4;
 
-/// Handshakes that wait for a turn with a buffer each. More are worked off at once, so that they do not take all of them.
+/// Handshakes that wait for a turn with a buffer each, or half the kernel's share of the pool if that is less. More are
+/// worked off at once, so that they do not take all buffers.
 pub const HANDSHAKES_WAITING_MAX: usize = 32;
+
+/// Silent handshakes that are ended in one tick because others wait: each is looked for among all connections.
+pub const HANDSHAKES_EVICTED: usize = 64;
 
 /// Wait before accepting again after the host had no descriptor or memory left. One log line a second at most.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);

@@ -5,7 +5,7 @@
 
 use corelane_pool::{BUFFER_BYTES, BufferPool};
 use corelane_rollup::Rollup;
-use corelane_tls::{HANDSHAKE_BYTES_MAX, RECORD_BYTES_MAX};
+use corelane_tls::{CLIENT_CHAIN_BYTES_MAX, HANDSHAKE_BYTES_MAX, RECORD_BYTES_MAX};
 use corelane_wire::{Decoder, SKELETON_POINTS_MAX, SKELETONS, SkeletonTable};
 
 use crate::address_table::AddressTable;
@@ -13,7 +13,7 @@ use crate::admission::Admitted;
 use crate::buffer_ring::BufferRing;
 use crate::inbox::InboxTable;
 use crate::limits::{
-    CLOSING_MAX, COMPLETIONS, HANDED_MAX, HANDSHAKES_MAX, Limits, SUBMISSIONS, UNREAD_ANSWER_BYTES_MAX,
+    CLOSING_MAX, COMPLETIONS, HANDED_MAX, HANDSHAKES_MAX, Limits, SUBMISSIONS, TlsLimits, UNREAD_ANSWER_BYTES_MAX,
 };
 use crate::peer::PeerTable;
 use crate::run::{EXECUTOR_IO_MEMORY, EXECUTOR_RING_DEPTH};
@@ -94,8 +94,8 @@ impl Limits {
             peers: PeerTable::bytes(slots_max(self)),
             queues: 2 * slots_max(self) * size_of::<usize>(),
             decoder: Decoder::MEMORY_BYTES,
-            answers: UNREAD_ANSWER_BYTES_MAX * if self.handshake_timeout.is_some() { 2 } else { 1 },
-            tls: if self.handshake_timeout.is_some() { tls_bytes(self) } else { 0 },
+            answers: UNREAD_ANSWER_BYTES_MAX * if self.tls.is_some() { 2 } else { 1 },
+            tls: self.tls.map_or(0, |tls| tls_bytes(self, tls)),
             receive_ring: ring_bytes(SUBMISSIONS as usize, COMPLETIONS as usize)
                 + pages(BufferRing::shared_bytes(self.lent_buffers())),
             executor: EXECUTOR_IO_MEMORY + EXECUTOR_RINGS * ring_bytes(EXECUTOR_RING_DEPTH, 2 * EXECUTOR_RING_DEPTH),
@@ -105,12 +105,13 @@ impl Limits {
 
 /// Heap of a handshake under way, besides its bytes; 5 KB were measured.
 const HANDSHAKE_STATE_BYTES: usize = 8 * 1024;
-/// Heap of an open connection: keys of both directions, key schedule, the client's certificate; 2.5 KB were measured.
+/// Heap of an open connection: keys of both directions, key schedule; 2.5 KB were measured, with a certificate.
 const SESSION_BYTES: usize = 4 * 1024;
 
-const fn tls_bytes(limits: &Limits) -> usize {
+fn tls_bytes(limits: &Limits, tls: TlsLimits) -> usize {
+    let client_chain = if tls.is_mutual { CLIENT_CHAIN_BYTES_MAX } else { 0 };
     HANDSHAKES_MAX * (HANDSHAKE_BYTES_MAX + HANDSHAKE_STATE_BYTES)
-        + slots_max(limits) * (SESSION_BYTES + size_of::<Tls>())
+        + slots_max(limits) * (SESSION_BYTES + client_chain + size_of::<Tls>() + 2 * size_of::<usize>())
         + limits.pool_buffers * RECORD_BYTES_MAX
 }
 

@@ -96,7 +96,7 @@ impl Shard {
             inboxes: InboxTable::new(limits.pool_buffers),
             run_queue: VecDeque::with_capacity(limits.connections_max + CLOSING_MAX),
             wait_queue: VecDeque::with_capacity(limits.connections_max + CLOSING_MAX),
-            handshakes: Handshakes::default(),
+            handshakes: Handshakes::new(if config.tls.is_some() { limits.connections_max + CLOSING_MAX } else { 0 }),
             accepting: Accepting::Armed(listener),
             connections: 0,
             drain: None,
@@ -242,12 +242,12 @@ impl Shard {
             peer.begun_at = self.now;
         }
         match outcome {
-            Ok(Outcome::Drained) => {}
+            Ok(Outcome::Drained(_)) => {}
             Ok(Outcome::Paused(received)) => self.inboxes.push_front(&mut peer.inbox, received),
             Ok(Outcome::Broken(broken)) => return self.close_broken(slot, broken),
             Err(_) => return self.close(slot, CloseReason::Panic),
         }
-        if peer.has_place() && !peer.is_handshaking() {
+        if !peer.is_handshaking() {
             self.leave_handshake(slot);
         }
         self.send_answers(slot);
@@ -262,7 +262,7 @@ impl Shard {
         }
         if !peer.inbox.is_empty() {
             self.make_runnable(slot);
-        } else if let Some(broken) = peer.tls.as_ref().and_then(|tls| tls.broken()) {
+        } else if let Some(broken) = peer.tls.as_ref().and_then(|tls| tls.fault()) {
             self.close_broken(slot, broken);
         } else if let Some(errno) = peer.ended() {
             self.bytes_ended(slot, errno);

@@ -63,10 +63,9 @@ impl Shard {
     }
 
     fn sweep(&mut self) {
-        let crowded = !self.handshakes.queue.is_empty();
         for slot in 0..self.peers.slots_used() {
             let Some(peer) = self.peers.get_mut(slot) else { continue };
-            match judge(peer, slot, self.now, crowded, &self.config.limits) {
+            match judge(peer, slot, self.now, &self.config.limits) {
                 Verdict::Stay => {}
                 Verdict::Receive => self.arm(slot),
                 Verdict::Close(reason) => {
@@ -79,6 +78,7 @@ impl Shard {
             }
         }
         self.evict_silent_frames();
+        self.make_room_for_handshakes();
     }
 
     /// While others wait for memory that silent frames hold, gives those up that have been silent longest.
@@ -133,7 +133,7 @@ impl Shard {
     }
 }
 
-fn judge(peer: &Peer, slot: usize, now: Instant, crowded: bool, limits: &Limits) -> Verdict {
+fn judge(peer: &Peer, slot: usize, now: Instant, limits: &Limits) -> Verdict {
     let &Limits { frame_timeout, idle_timeout, .. } = limits;
     match peer.phase {
         Phase::Answering { until } | Phase::Lingering { until, .. } if now >= until => return Verdict::Finish,
@@ -156,9 +156,7 @@ fn judge(peer: &Peer, slot: usize, now: Instant, crowded: bool, limits: &Limits)
         return Verdict::Stay;
     }
     if peer.is_handshaking() {
-        // While others wait for their turn, who says nothing has had his.
-        let gives_way = crowded && peer.has_place() && now.since(peer.last_byte_at) >= EVICT_AFTER;
-        let late = gives_way || limits.handshake_timeout.is_some_and(|timeout| now.since(peer.begun_at) >= timeout);
+        let late = limits.tls.is_some_and(|tls| now.since(peer.begun_at) >= tls.handshake_timeout);
         return if late { Verdict::Close(CloseReason::HandshakeTimeout) } else { Verdict::Stay };
     }
     if peer.begun().is_some() && now.since(peer.begun_at) >= frame_timeout {
@@ -180,6 +178,7 @@ pub(crate) fn is_too_old(peer: &Peer, slot: usize, now: Instant, age_max: Durati
     let spread = age_max / 10_240 * ((slot as u32).wrapping_mul(0x9e37_79b9) >> 22);
     now.since(peer.accepted_at) >= age_max + spread
         && peer.connection.is_at_commit_point()
+        && peer.begun().is_none()
         && (peer.connection.asked() || is_silent(peer, now))
         && peer.inbox.is_empty()
         && peer.output.is_none()

@@ -5,14 +5,15 @@
 //! socket.
 #![allow(clippy::disallowed_types, reason = "TLS is configured by another thread")]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use corelane_metrics::CloseReason;
-use corelane_pool::{BufferPool, SmallBuffer};
+use corelane_pool::{BufferPool, PooledBuffer, SmallBuffer};
 use corelane_tls::{Handshake, Opened, Records, ServerConfig, TlsFault, record_bytes};
 
 use crate::carry::prepend;
-use crate::connection::{Broken, Core, Outcome};
+use crate::connection::{Broken, Connection, Core, Outcome};
 use crate::inbox::Received;
 use crate::peer::{Peer, Receiving};
 
@@ -34,6 +35,8 @@ pub(crate) struct Tls {
     records: u64,
     /// Invariant: it is one of the shard's handshakes under way.
     pub(crate) has_place: bool,
+    /// Whether the peer has said hello and was answered.
+    pub(crate) has_answered: bool,
 }
 
 #[derive(Default)]
@@ -60,8 +63,13 @@ enum Cut {
         slot: SmallBuffer,
         len: usize,
     },
-    /// When the pool is short: its last buffer may hold the start of a frame in front of this. So there are at most as
-    /// many of these as buffers.
+    /// At the front of the buffer that it came in: no slot was left.
+    Whole {
+        buffer: PooledBuffer,
+        len: usize,
+    },
+    /// That buffer is the connection's, for the start of a frame in front of this. So there are at most as many of these as
+    /// buffers.
     Heap(Vec<u8>),
 }
 
@@ -70,23 +78,23 @@ impl Tls {
         !matches!(self.stage, Stage::Open(_))
     }
 
-    /// Opens what was received; what remains is data, in the same buffer.
-    fn open(&mut self, mut received: Received, core: &mut Core) -> Option<Received> {
+    /// Opens what was received: what is unread then is data, if there is any, and in front of the start of a record.
+    fn open(&mut self, received: &mut Received, core: &mut Core) {
         self.receive_from = self.opened_bytes;
-        if self.end.is_some() {
-            return None;
-        }
-        let opened = match self.shake_hands(&mut received, core) {
-            Ok(true) => self.open_records(&mut received, core),
-            Ok(false) => Ok(false),
-            Err(fault) => Err(fault),
+        let opened = match self.end {
+            Some(_) => Ok(()),
+            None => self.shake_hands(received, core).and_then(|is_complete| match is_complete {
+                true => self.open_records(received),
+                false => Ok(()),
+            }),
         };
-        match opened {
-            Ok(has_data) => has_data.then_some(received),
-            Err(fault) => {
-                self.end = Some(End::Fault(fault));
-                None
-            }
+        if let Err(fault) = opened {
+            self.end = Some(End::Fault(fault));
+        }
+        if received.cut.is_none() {
+            // The handshake has it, or the record that it belongs to, or nobody wants it.
+            received.start = received.end;
+            received.cut = Some(received.end..received.end);
         }
     }
 
@@ -102,20 +110,20 @@ impl Tls {
         let start = received.end - rest.len();
         self.opened_bytes += (start - received.start) as u64;
         received.start = start;
+        self.has_answered |= !core.sealed.is_empty();
         if is_complete && let Stage::Handshake(handshake) = std::mem::take(&mut self.stage) {
             self.stage = Stage::Open(Box::new(handshake.finish()?));
         }
         Ok(is_complete)
     }
 
-    /// Leaves the data of all whole records in `received`; whether there is any. A fault ends what can be read, not what
-    /// was read.
-    fn open_records(&mut self, received: &mut Received, core: &Core) -> Result<bool, TlsFault> {
-        let Stage::Open(records) = &mut self.stage else { return Ok(false) };
+    /// Opens all whole records. A fault ends what can be read, not what was read.
+    fn open_records(&mut self, received: &mut Received) -> Result<(), TlsFault> {
+        let Stage::Open(records) = &mut self.stage else { return Ok(()) };
         if !self.cut.join(received)? {
-            return Ok(false);
+            return Ok(());
         }
-        let mut data: Option<std::ops::Range<usize>> = None;
+        let mut data: Option<Range<usize>> = None;
         while self.end.is_none()
             && let Some(bytes) = record_bytes(received.unread()).unwrap_or_else(|fault| {
                 self.end = Some(End::Fault(fault));
@@ -143,30 +151,47 @@ impl Tls {
             self.opened_bytes += bytes as u64;
             self.records += 1;
         }
-        if self.end.is_none() {
-            self.cut = Cut::keep(received.unread(), &core.pool);
-        }
+        received.cut = Some(if self.end.is_none() { received.start..received.end } else { 0..0 });
         let data = data.unwrap_or(received.end..received.end);
-        (received.start, received.end, received.is_opened) = (data.start, data.end, true);
-        Ok(!received.unread().is_empty())
+        (received.start, received.end) = (data.start, data.end);
+        Ok(())
     }
 
-    /// Makes what is to be sent of the answers, behind what the handshake has to say.
-    pub(crate) fn seal(&mut self, core: &mut Core) {
-        if let Stage::Open(records) = &mut self.stage
-            && let Err(fault) = records.seal(&core.answers, &mut core.sealed)
-        {
-            self.end = Some(End::Fault(fault));
+    /// Keeps the start of a record once everything in front of it is served; `buffer` is the one that it came in, unless
+    /// the connection has kept that.
+    fn keep_cut(
+        &mut self,
+        place: Range<usize>,
+        buffer: Option<PooledBuffer>,
+        connection: &Connection,
+        pool: &BufferPool,
+    ) {
+        let len = place.len();
+        let Some(source) = buffer.as_ref().or(connection.whole_buffer()).filter(|_| len > 0) else { return };
+        if let Some(mut slot) = pool.acquire_small(len) {
+            slot[..len].copy_from_slice(&source[place]);
+            self.cut = Cut::Slot { slot, len };
+            return;
         }
-        core.answers.clear();
+        self.cut = match buffer {
+            Some(mut buffer) if connection.whole_buffer().is_none() => {
+                buffer.copy_within(place, 0);
+                Cut::Whole { buffer, len }
+            }
+            _ => Cut::Heap(source[place].to_vec()),
+        };
+    }
+
+    /// Makes what is to be sent of the answers, behind what TLS itself has to say.
+    pub(crate) fn seal(&mut self, core: &mut Core) {
+        self.seal_answers(core);
         std::mem::swap(&mut core.answers, &mut core.sealed);
     }
 
-    /// As [`seal`](Self::seal), for the last time. A peer that `asked` reads on until our close_notify; a fatal alert would
-    /// make it throw the answers away.
+    /// Puts our last record behind the answers. A peer that `asked` reads on until our close_notify; a fatal alert would make
+    /// it throw the answers away.
     pub(crate) fn seal_end(&mut self, asked: bool, core: &mut Core) {
-        self.seal(core);
-        std::mem::swap(&mut core.answers, &mut core.sealed);
+        self.seal_answers(core);
         if let Stage::Open(records) = &mut self.stage {
             let fault = match self.end {
                 Some(End::Fault(fault)) if !asked => Some(fault),
@@ -177,8 +202,17 @@ impl Tls {
         }
     }
 
+    fn seal_answers(&mut self, core: &mut Core) {
+        if let Stage::Open(records) = &mut self.stage
+            && let Err(fault) = records.seal(&core.answers, &mut core.sealed)
+        {
+            self.end = Some(End::Fault(fault));
+        }
+        core.answers.clear();
+    }
+
     /// The fault that ends the connection once all data in front of it is decided.
-    pub(crate) fn broken(&self) -> Option<Broken> {
+    pub(crate) fn fault(&self) -> Option<Broken> {
         match self.end {
             Some(End::Fault(fault)) => Some(Broken { reason: CloseReason::Tls, detail: fault.code() }),
             _ => None,
@@ -191,20 +225,8 @@ impl Cut {
         match self {
             Self::Nothing => &[],
             Self::Slot { slot, len } => &slot[..*len],
+            Self::Whole { buffer, len } => &buffer[..*len],
             Self::Heap(bytes) => bytes,
-        }
-    }
-
-    fn keep(bytes: &[u8], pool: &BufferPool) -> Self {
-        if bytes.is_empty() {
-            return Self::Nothing;
-        }
-        match pool.acquire_small(bytes.len()) {
-            Some(mut slot) => {
-                slot[..bytes.len()].copy_from_slice(bytes);
-                Self::Slot { slot, len: bytes.len() }
-            }
-            None => Self::Heap(bytes.to_vec()),
         }
     }
 
@@ -227,7 +249,14 @@ impl Cut {
                 *len += more.len();
                 true
             }
+            // A buffer has room for any record.
+            Self::Whole { buffer, len } => {
+                buffer[*len..*len + more.len()].copy_from_slice(more);
+                *len += more.len();
+                true
+            }
             Self::Heap(bytes) => {
+                bytes.reserve_exact(more.len());
                 bytes.extend_from_slice(more);
                 true
             }
@@ -240,21 +269,25 @@ impl Peer {
     /// Takes the frames out of what was received.
     pub(crate) fn serve(&mut self, mut received: Received, core: &mut Core) -> Outcome {
         let begun = self.connection.begun_frame();
-        if let Some(tls) = &mut self.tls
-            && !received.is_opened
-        {
-            match tls.open(received, core) {
-                Some(data) => received = data,
-                None => return Outcome::Drained,
-            }
+        let Some(tls) = &mut self.tls else { return self.connection.serve(received, core) };
+        if received.cut.is_none() {
+            tls.open(&mut received, core);
         }
-        let outcome = self.connection.serve(received, core);
-        if let Some(tls) = &mut self.tls
-            && self.connection.begun_frame() != begun
-        {
+        let cut = received.cut.clone().unwrap_or_default();
+        let outcome = match received.unread().is_empty() {
+            true => Outcome::Drained(Some(received.buffer)),
+            false => self.connection.serve(received, core),
+        };
+        if self.connection.begun_frame() != begun {
             tls.frame_from = tls.receive_from;
         }
-        outcome
+        match outcome {
+            Outcome::Drained(buffer) => {
+                tls.keep_cut(cut, buffer, &self.connection, &core.pool);
+                Outcome::Drained(None)
+            }
+            other => other,
+        }
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
@@ -276,17 +309,18 @@ impl Peer {
     /// Whether what is begun can be received with the buffers that are kept back. The start of a frame that has no buffer
     /// of its own may take the one that its records come in, and one has to be left to receive into.
     pub(crate) fn can_use_kept_back(&self, pool: &BufferPool) -> bool {
-        match &self.tls {
-            None => self.connection.can_lend_carry(pool),
-            Some(_) if self.connection.has_whole_buffer() => pool.free() > 0,
-            Some(_) => self.begun().is_some() && pool.free() > 1,
+        let Some(tls) = &self.tls else { return self.connection.can_lend_carry(pool) };
+        if self.connection.whole_buffer().is_some() || matches!(tls.cut, Cut::Whole { .. }) {
+            pool.free() > 0
+        } else {
+            self.begun().is_some() && pool.free() > 1
         }
     }
 
     /// Whether giving up what is begun would free memory of the pool.
     pub(crate) fn holds_memory(&self) -> bool {
-        let has_slot = |tls: &Tls| matches!(tls.cut, Cut::Slot { .. });
-        self.connection.carry_holds_memory() || self.tls.as_ref().is_some_and(|tls| has_slot(tls))
+        let cut_does = |tls: &Tls| matches!(tls.cut, Cut::Slot { .. } | Cut::Whole { .. });
+        self.connection.carry_holds_memory() || self.tls.as_ref().is_some_and(|tls| cut_does(tls))
     }
 
     /// Gives up what is begun.

@@ -123,9 +123,9 @@ impl Authority {
         Arc::new(match shown {
             None => builder.with_no_client_auth(),
             Some(Identity { certificate, key, .. }) => {
-                let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
+                let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
                 let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
-                builder.with_client_auth_cert(vec![certificate], key).expect("a pair")
+                builder.with_client_auth_cert(chain.expect("certificates"), key).expect("a pair")
             }
         })
     }

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
-use rustls::server::danger::ClientCertVerifier;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
+};
 
 use crate::certificates::{certified, config_builder, provider, without_resumption};
 use crate::{LoadError, Reloaded, read_file};
@@ -109,7 +112,9 @@ fn verifier(paths: &[PathBuf]) -> Result<Option<Arc<dyn ClientCertVerifier>>, Lo
         }
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).with_crls(lists);
-    builder.build().map(Some).map_err(|error| match error {
+    let inner = builder.build();
+    inner.map(|inner| Some(Arc::new(ShortChains { inner }) as Arc<dyn ClientCertVerifier>)).map_err(|error| match error
+    {
         VerifierBuilderError::NoRootAnchors => {
             LoadError::new(authorities, "has no certificate of an authority, so that no client could be trusted")
         }
@@ -119,6 +124,56 @@ fn verifier(paths: &[PathBuf]) -> Result<Option<Arc<dyn ClientCertVerifier>>, Lo
         }
         error => LoadError::new(authorities, error),
     })
+}
+
+/// Refuses chains beyond a bound before it looks into them: rustls keeps a client's chain as long as its connection.
+#[derive(Debug)]
+struct ShortChains {
+    inner: Arc<dyn ClientCertVerifier>,
+}
+
+/// Longest chain of a client, in bytes of its certificates. Three of RSA with 4 096 bits take 6 KB.
+pub const CLIENT_CHAIN_BYTES_MAX: usize = 8 * 1024;
+
+impl ClientCertVerifier for ShortChains {
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let bytes = end_entity.len() + intermediates.iter().map(|certificate| certificate.len()).sum::<usize>();
+        if bytes > CLIENT_CHAIN_BYTES_MAX {
+            return Err(CertificateError::BadEncoding.into());
+        }
+        self.inner.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
 }
 
 #[cfg(test)]

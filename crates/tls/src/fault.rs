@@ -39,9 +39,13 @@ impl TlsFault {
         })
     }
 
-    /// What is sent in answer to it; a fault that the peer told is answered with a close_notify.
-    pub(crate) fn alert(self) -> u8 {
-        if self.is_received { AlertDescription::CloseNotify.into() } else { self.alert }
+    /// What is sent in answer to it: nothing to a peer that told it.
+    pub(crate) fn alert(self) -> Option<AlertDescription> {
+        match self {
+            Self { is_received: true, .. } => None,
+            Self::NOT_TLS => Some(AlertDescription::UnexpectedMessage),
+            Self { alert, .. } => Some(alert.into()),
+        }
     }
 
     /// The alert's number, plus 256 when it came from the peer.

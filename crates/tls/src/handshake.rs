@@ -40,8 +40,7 @@ impl Handshake {
         while self.take_record(bytes)? {
             let outcome = self.process(out);
             if outcome.is_err() {
-                // What rustls has queued is its alert.
-                let _ = self.process(out);
+                self.tell_alert(out);
             }
             if outcome? {
                 return Ok(true);
@@ -55,6 +54,9 @@ impl Handshake {
     /// # Errors
     /// When it is not complete, or its cipher suite is unknown.
     pub fn finish(self) -> Result<Records, TlsFault> {
+        if !self.pending.is_empty() {
+            return Err(TlsFault::sent(AlertDescription::UnexpectedMessage));
+        }
         let (secrets, keys) =
             self.connection.dangerous_into_kernel_connection().map_err(|error| TlsFault::of(&error))?;
         Records::new(secrets, keys)
@@ -71,13 +73,15 @@ impl Handshake {
             if is_known && wanted == 0 {
                 return Ok(true);
             }
+            if self.pending.len() + wanted > HANDSHAKE_BYTES_MAX {
+                return Err(TlsFault::sent(AlertDescription::RecordOverflow));
+            }
             let taken = wanted.min(bytes.len());
             if taken == 0 {
                 return Ok(false);
             }
-            if self.pending.len() + taken > HANDSHAKE_BYTES_MAX {
-                return Err(TlsFault::sent(AlertDescription::RecordOverflow));
-            }
+            // Not twice what came before, as a vector grows by itself.
+            self.pending.reserve_exact(wanted);
             let (front, rest) = bytes.split_at(taken);
             self.pending.extend_from_slice(front);
             *bytes = rest;
@@ -88,25 +92,34 @@ impl Handshake {
     fn process(&mut self, out: &mut Vec<u8>) -> Result<bool, TlsFault> {
         loop {
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut self.pending);
-            let done = match state.map_err(|error| TlsFault::of(&error))? {
-                ConnectionState::EncodeTlsData(mut encode) => {
+            let outcome = match state {
+                Ok(ConnectionState::EncodeTlsData(mut encode)) => {
                     append(out, |space| encode.encode(space));
                     None
                 }
-                ConnectionState::TransmitTlsData(transmit) => {
+                Ok(ConnectionState::TransmitTlsData(transmit)) => {
                     transmit.done();
                     None
                 }
-                ConnectionState::BlockedHandshake => Some(false),
-                ConnectionState::WriteTraffic(_) => Some(true),
+                Ok(ConnectionState::BlockedHandshake) => Some(Ok(false)),
+                Ok(ConnectionState::WriteTraffic(_)) => Some(Ok(true)),
                 // A close_notify in the midst of a handshake, or data before its end.
-                _ => return Err(TlsFault::sent(AlertDescription::UnexpectedMessage)),
+                Ok(_) => Some(Err(TlsFault::sent(AlertDescription::UnexpectedMessage))),
+                Err(error) => Some(Err(TlsFault::of(&error))),
             };
             self.pending.drain(..discard);
-            if let Some(done) = done {
+            if let Some(outcome) = outcome {
                 self.shown = self.pending.len();
-                return Ok(done);
+                return outcome;
             }
+        }
+    }
+
+    /// The alert that rustls has queued before it failed. Once: then it would look at the same bytes again.
+    fn tell_alert(&mut self, out: &mut Vec<u8>) {
+        let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut self.pending);
+        if let Ok(ConnectionState::EncodeTlsData(mut encode)) = state {
+            append(out, |space| encode.encode(space));
         }
     }
 }

@@ -20,7 +20,7 @@ mod reloaded;
 mod testing;
 
 pub use certificates::{CertificateSource, server_config};
-pub use data_port::{DataPortFiles, DataPortTls};
+pub use data_port::{CLIENT_CHAIN_BYTES_MAX, DataPortFiles, DataPortTls};
 pub use fault::TlsFault;
 pub use files::{FILE_BYTES_MAX, LoadError, read_file};
 pub use handshake::{HANDSHAKE_BYTES_MAX, Handshake};

@@ -27,8 +27,10 @@ pub const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + PLAINTEXT_BYTES_MAX + 
 /// Longest plaintext of one record.
 const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
 
-/// Records without data that may follow each other. Each costs more than its bytes, a key update most of all.
+/// Records without data that a peer may be ahead: each costs more than its bytes, a key update most of all.
 const IDLE_RECORDS_MAX: u32 = 32;
+/// Bytes of data that make up for one of them.
+const BYTES_AN_IDLE_RECORD: usize = 256;
 
 /// Bytes of the record that `bytes` begin with, header included; `None` when the header is not whole.
 ///
@@ -112,7 +114,7 @@ impl Records {
         let start = opened.payload.as_ptr() as usize - base;
         let place = start..start + opened.payload.len();
         if opened.typ == ContentType::ApplicationData && !place.is_empty() {
-            self.idle_records = 0;
+            self.idle_records = self.idle_records.saturating_sub((place.len() / BYTES_AN_IDLE_RECORD) as u32);
             return Ok(Opened::Data(place));
         }
         self.idle_records += 1;
@@ -157,11 +159,11 @@ impl Records {
     /// # Errors
     /// As [`seal`](Self::seal).
     pub fn seal_end(&mut self, fault: Option<TlsFault>, out: &mut Vec<u8>) -> Result<(), TlsFault> {
-        let alert = match fault {
-            None => [ALERT_WARNING, u8::from(AlertDescription::CloseNotify)],
-            Some(fault) => [ALERT_FATAL, fault.alert()],
+        let (level, alert) = match fault.and_then(TlsFault::alert) {
+            None => (ALERT_WARNING, AlertDescription::CloseNotify),
+            Some(alert) => (ALERT_FATAL, alert),
         };
-        self.seal_record(ContentType::Alert, &alert, out)
+        self.seal_record(ContentType::Alert, &[level, alert.into()], out)
     }
 
     fn update_keys_if_due(&mut self, out: &mut Vec<u8>) -> Result<(), TlsFault> {

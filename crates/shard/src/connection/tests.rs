@@ -49,7 +49,7 @@ fn feed(stream: &[u8], chunks: &[usize], pool: &BufferPool) -> (Connection, Core
         let mut received = Received::new(buffer, bytes, Instant::now());
         loop {
             match connection.serve(received, &mut core) {
-                Outcome::Drained => break,
+                Outcome::Drained(_) => break,
                 Outcome::Paused(left) => received = left,
                 Outcome::Broken(broken) => panic!("{broken:?}"),
             }
@@ -141,7 +141,7 @@ fn a_turn_has_a_budget() {
 
 #[test]
 fn sixty_four_rejected_frames_in_a_row_cost_the_connection_and_an_accepted_one_forgives() {
-    let pool = BufferPool::new(1, 0).unwrap();
+    let pool = BufferPool::new(8, 0).unwrap();
     let serve = |stream: &[u8]| {
         let (mut connection, mut core) = (Connection::default(), core(&pool));
         let mut buffer = pool.acquire().unwrap();
@@ -152,7 +152,7 @@ fn sixty_four_rejected_frames_in_a_row_cost_the_connection_and_an_accepted_one_f
     };
     let bad = [0, 0, 0, 1, 0xff];
     let (outcome, decided) = serve(&[bad.repeat(63), frame(60), bad.repeat(63)].concat());
-    assert!(matches!(outcome, Outcome::Drained) && decided == Answer { committed: 1, rejected: 126 });
+    assert!(matches!(outcome, Outcome::Drained(_)) && decided == Answer { committed: 1, rejected: 126 });
     let (outcome, decided) = serve(&bad.repeat(70));
     let Outcome::Broken(broken) = outcome else { panic!("too many") };
     assert_eq!((broken.reason, broken.detail, decided.rejected), (CloseReason::RejectedFrames, 64, 64));

@@ -42,7 +42,7 @@ fn start_of(shards: usize, drain_timeout: std::time::Duration) -> Running {
         series_max: 16,
         idle_timeout: second,
         frame_timeout: second,
-        handshake_timeout: None,
+        tls: None,
         drain_timeout,
     };
     let shards = Shards::new(shards, &limits).unwrap();

@@ -1,5 +1,5 @@
 use corelane_testkit::pki::{Authority, Identity};
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ALL_VERSIONS, ClientConfig, ServerConfig};
 
 use super::*;
 use crate::testing::{Client, Served, server};
@@ -59,7 +59,7 @@ fn clients_are_refused_for_the_right_reason() {
 fn a_client_that_refuses_us_is_heard() {
     let (authority, other) = (Authority::new("fleet"), Authority::new("elsewhere"));
     let (mut client, mut served) =
-        (Client::new(other.client(None, rustls::ALL_VERSIONS)), Served::new(server(&authority, None)));
+        (Client::new(other.client(None, ALL_VERSIONS)), Served::new(server(&authority, None)));
     assert_eq!(client.shake_hands(&mut served, usize::MAX).unwrap_err().code(), 256 + 48, "its unknown_ca");
 }
 
@@ -85,5 +85,30 @@ fn a_handshake_keeps_no_more_than_its_bound() {
     record.resize(5 + 0x4000, 0);
     let outcome = (0..100).find_map(|_| handshake.advance(&mut &record[..], &mut Vec::new()).err());
     assert!(outcome.is_some());
-    assert!(handshake.pending.capacity() <= 2 * HANDSHAKE_BYTES_MAX);
+    assert!(handshake.pending.capacity() <= HANDSHAKE_BYTES_MAX);
+}
+
+#[test]
+fn a_fault_in_clear_is_answered_once() {
+    let authority = Authority::new("fleet");
+    for bytes in [[22, 3, 1, 0, 0], [20, 3, 3, 0, 0], [21, 3, 3, 0, 0]] {
+        let mut handshake = Handshake::new(server(&authority, None)).unwrap();
+        let mut out = Vec::new();
+        assert!(handshake.advance(&mut &bytes[..], &mut out).is_err(), "{bytes:?}");
+        assert_eq!((out[0], out.len()), (21, 7), "one alert");
+    }
+}
+
+#[test]
+fn a_chain_that_is_too_long_is_refused() {
+    let authority = Authority::new("fleet");
+    let mut device = authority.issue("device");
+    for _ in 0..40 {
+        device.certificate += &Identity::self_signed("between").certificate;
+    }
+    assert_eq!(
+        refused(authority.client(Some(&device), ALL_VERSIONS), server(&authority, Some(&[]))),
+        42,
+        "bad_certificate"
+    );
 }

@@ -110,13 +110,29 @@ fn records_out_of_turn_are_refused() {
 }
 
 #[test]
-fn a_flood_of_key_updates_ends() {
+fn a_flood_of_key_updates_ends_unless_there_is_data_between() {
+    let flood = |data: usize| {
+        let (mut client, mut served) = connected(&rustls::version::TLS13);
+        (0..=IDLE_RECORDS_MAX).find_map(|_| {
+            client.queue(&vec![7; data]);
+            client.tls.refresh_traffic_keys().unwrap();
+            client.pass(&mut served, usize::MAX).err()
+        })
+    };
+    assert_eq!(flood(0).unwrap().code(), 10, "unexpected_message");
+    assert_eq!(flood(1).unwrap().code(), 10, "unexpected_message");
+    assert_eq!(flood(BYTES_AN_IDLE_RECORD), None);
+}
+
+#[test]
+fn bytes_in_clear_are_answered_with_an_alert_and_an_alert_with_a_close() {
     let (mut client, mut served) = connected(&rustls::version::TLS13);
-    let outcome = (0..=IDLE_RECORDS_MAX).find_map(|_| {
-        client.tls.refresh_traffic_keys().unwrap();
-        client.pass(&mut served, usize::MAX).err()
-    });
-    assert_eq!(outcome.unwrap().code(), 10, "unexpected_message");
+    let fault = served.take(b"\0\0\0\x05").unwrap_err();
+    served.end(Some(fault));
+    assert!(client.was_told(&mut served));
+    let (mut client, mut served) = connected(&rustls::version::TLS13);
+    served.end(Some(TlsFault::received(AlertDescription::UnknownCA)));
+    assert!(!client.was_told(&mut served));
 }
 
 #[test]

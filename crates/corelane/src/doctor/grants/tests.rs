@@ -21,7 +21,7 @@ fn plan(shards: usize) -> Plan {
             series_max: 1_000,
             idle_timeout: second,
             frame_timeout: second,
-            handshake_timeout: None,
+            tls: None,
             drain_timeout: second,
         },
     })
