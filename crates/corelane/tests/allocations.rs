@@ -64,6 +64,21 @@ fn send_paced(peers: &mut [Peer], frame: &[u8], rate: f64, duration: Duration) -
 }
 
 #[test]
+fn however_far_apart_frames_come_they_cost_few_allocations() {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = Server::start(BINARY, &[]);
+    let frame = frames::event("device-0001", 1_700_000_000_000_000_000);
+    let mut peers: Vec<Peer> = (0..16).map(|_| server.connect()).collect();
+    let mut sent = 0;
+    for rate in [10.0, 30.0, 400.0, 1_500.0] {
+        let work = Work::during(&server, || sent += send_paced(&mut peers, &frame, rate, Duration::from_secs(2)));
+        work.print("evenly spaced");
+        assert!(work.allocations as f64 <= 1_000.0 * work.seconds, "{} at {rate} frames/s", work.allocations);
+    }
+    server.assert_accounted(sent);
+}
+
+#[test]
 fn steady_state_allocates_nothing_per_frame() {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start(BINARY, &[]);

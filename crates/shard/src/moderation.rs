@@ -3,7 +3,9 @@
 //! Small receives are gathered, since a turn has its cost whatever it brings. Where bytes come in bulk there is nothing to
 //! gain: the wait would only let the sockets fill until their senders stop. `limits` has the figures.
 
-use crate::limits::{BULK_TURN_BYTES, LARGE_RECEIVE_BYTES, LENT_BUFFERS_LARGE, TURN_COMPLETIONS};
+use std::time::Duration;
+
+use crate::limits::{BULK_TURN_BYTES, IDLE_WAIT, LARGE_RECEIVE_BYTES, LENT_BUFFERS_LARGE, TURN_COMPLETIONS, TURN_WAIT};
 
 /// What one turn has received.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,9 +20,13 @@ impl TurnLoad {
         self.receives += 1;
     }
 
-    /// Completions that the turn after this one waits for.
-    pub(crate) fn completions_wanted(self) -> usize {
-        if self.bytes >= BULK_TURN_BYTES { 1 } else { TURN_COMPLETIONS }
+    /// Completions that the turn after this one waits for, and how long at most.
+    pub(crate) fn wait(self) -> (usize, Duration) {
+        match self {
+            Self { receives: 0, .. } => (1, IDLE_WAIT),
+            Self { bytes: BULK_TURN_BYTES.., .. } => (1, TURN_WAIT),
+            _ => (TURN_COMPLETIONS, TURN_WAIT),
+        }
     }
 
     /// Buffers that the kernel gets after this turn, of at most `share`.
@@ -42,11 +48,12 @@ mod tests {
 
     #[test]
     fn small_receives_are_gathered_into_turns_and_bulk_is_not() {
-        let gathered = |load: TurnLoad| load.completions_wanted() == TURN_COMPLETIONS;
-        assert!(gathered(TurnLoad::default()));
+        let gathered = |load: TurnLoad| load.wait() == (TURN_COMPLETIONS, TURN_WAIT);
+        assert!(gathered(load(1, 1_001)));
         assert!(gathered(load(16, 1_001)));
         assert!(!gathered(load(2_000, 1_001)));
-        assert_eq!(load(1, BULK_TURN_BYTES).completions_wanted(), 1);
+        assert_eq!(load(1, BULK_TURN_BYTES).wait(), (1, TURN_WAIT));
+        assert_eq!(TurnLoad::default().wait(), (1, IDLE_WAIT));
     }
 
     #[test]

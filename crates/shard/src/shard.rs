@@ -19,7 +19,7 @@ use crate::drain::Drain;
 use crate::handshakes::Handshakes;
 use crate::inbox::{InboxTable, Received};
 use crate::limits::{
-    ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, KEPT_BACK_BUFFERS, RECEIVE_BYTES, TICK, TICKS_A_SECOND, TURN_WAIT,
+    ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, KEPT_BACK_BUFFERS, RECEIVE_BYTES, TICK, TICKS_A_SECOND,
     UNREAD_ANSWER_BYTES_MAX,
 };
 use crate::moderation::TurnLoad;
@@ -122,7 +122,8 @@ impl Shard {
     /// Works off what the kernel has finished; `wait` for it first, or only look. Tells whether there was anything to do.
     pub(crate) fn turn(&mut self, wait: bool) -> io::Result<bool> {
         if wait && !self.is_runnable() {
-            self.ring.wait(self.load.completions_wanted(), TURN_WAIT)?;
+            let (completions, timeout) = self.load.wait();
+            self.ring.wait(completions, timeout)?;
         } else {
             self.ring.poll()?;
         }
@@ -145,7 +146,7 @@ impl Shard {
             self.advance_drain();
         }
         self.tick_if_due(self.now);
-        if busy && self.now >= self.flush_at {
+        if self.now >= self.flush_at {
             self.flush();
         }
         Ok(busy)
