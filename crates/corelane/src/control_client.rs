@@ -80,12 +80,12 @@ impl ControlClient {
             request = request.header("Authorization", authorization);
         }
         let mut answer = request.call().map_err(|error| error.to_string())?;
+        let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
         match answer.status().as_u16() {
             200 => {}
             401 => return Err("it asks for a token: name its file with --control-token-file".to_owned()),
-            status => return Err(format!("it answered with {status}")),
+            status => return Err(format!("it answered {status}: {}", text.lines().next().unwrap_or_default())),
         }
-        let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
         serde_json::from_str(&text).map_err(|error| format!("this is no control port of corelane's: {error}"))
     }
 }
