@@ -50,6 +50,7 @@ trap 'stop_server; rm -rf "$log"' EXIT
 
 # Settings in CORELANE_... variables, but for the ports, are the server's.
 start_server() {
+    : >"$log/ready"
     "$corelane" serve --listen 127.0.0.1:0 --control 127.0.0.1:0 >"$log/ready" 2>"$log/errors" &
     server=$!
     until grep -q '^corelane ready' "$log/ready"; do

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use corelane_testkit::server::command;
-use corelane_testkit::{Peer, Reply, frames, host, http, wait_until};
+use corelane_testkit::{Peer, Reply, frames, host, http, tools, wait_until};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -272,6 +272,49 @@ fn the_steps_of_the_documentation_lead_to_a_hardened_running_unit() {
     assert_eq!([machine.property("Result"), machine.property("ExecMainStatus")], ["success", "0"]);
     assert!(machine.journal().contains(r#""message":"stopped""#));
     assert!(machine.inside(|| TcpStream::connect(data_port())).is_err());
+}
+
+#[test]
+fn the_steps_of_the_documentation_lead_on_to_a_scraped_prometheus_and_a_graph() {
+    let (Some(machine), Some(prometheus)) = (Machine::boot(), tools::prometheus()) else { return };
+    machine.run(&commands_of("docs/operations.md", "### As a systemd service"));
+    machine.inside(|| {
+        let mut peer = Peer::connect(data_port());
+        peer.send(&frames::event("fleet", 1).repeat(123));
+        assert_eq!(peer.commit().committed, 123);
+    });
+    // The machine has no network to install from: Debian's programs are there already, and get a unit of their own.
+    let block = commands_of("docs/operations.md", "## Prometheus and Grafana");
+    let mut query = String::new();
+    for line in block.lines().take_while(|line| !line.starts_with("install ")) {
+        if line.starts_with("apt-get install") {
+            machine.run("mkdir -p /etc/prometheus");
+            for tool in ["prometheus", "promtool"] {
+                let inside = format!("/proc/{}/root/usr/local/bin/{tool}", machine.init);
+                fs::copy(prometheus.join(tool), inside).unwrap();
+            }
+        } else if line.starts_with("systemctl restart prometheus") {
+            machine.run(
+                "systemd-run --quiet --unit=prometheus prometheus --config.file=/etc/prometheus/prometheus.yml \
+                 --storage.tsdb.path=/tmp/prometheus",
+            );
+        } else if let Some(curl) = line.strip_prefix("curl ") {
+            query = format!("curl {}", curl.split('#').next().unwrap());
+        } else {
+            machine.run(line);
+        }
+    }
+    wait_until("the server is scraped", || machine.try_run(&query).is_ok_and(|answer| answer.contains(",\"1\"]")));
+    let accepted = query.replace("up{", "corelane_frames_accepted_total{");
+    // The one is of the documentation's own `corelane send`.
+    assert!(machine.run(&accepted).contains(",\"124\"]"), "{}", machine.run(&accepted));
+
+    let browser = "chromium --headless --no-sandbox --disable-gpu --virtual-time-budget=5000 --dump-dom \
+                   http://127.0.0.1:9600/ 2>/dev/null";
+    match machine.try_run("command -v chromium") {
+        Ok(_) => wait_until("the dashboard shows them", || machine.run(browser).contains(">124</span>")),
+        Err(_) => eprintln!("SKIPPED: no chromium here; scripts/test.sh installs it"),
+    }
 }
 
 #[test]
