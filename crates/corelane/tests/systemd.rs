@@ -219,8 +219,9 @@ fn while_connecting(machine: &Machine, change: impl FnOnce()) {
                     let mut peer = Peer::connect(data_port());
                     peer.send(&frames::event("loop", 1));
                     peer.send(&frames::COMMIT_REQUEST);
-                    let reply = peer.reply().expect("an answer, or the last frame");
-                    assert!(matches!(reply, Reply::Committed(_) | Reply::Closing { .. }));
+                    // Who is taken in at the last moment may be closed, in order, before its request has come.
+                    let reply = peer.reply();
+                    assert!(matches!(reply, None | Some(Reply::Committed(_) | Reply::Closing { .. })));
                     begun.store(true, Ordering::Relaxed);
                 }
             });
