@@ -1,8 +1,8 @@
 //! The thread that sends: one loop over a timer and all sockets.
 //!
-//! At each tick that has something it deals out what has become due and writes it, one write for each connection that has something. Between
-//! two ticks it sleeps, unless an answer comes. It allocates nothing for a frame, waits for no answer, and counts how late
-//! it is itself.
+//! At each tick that has something it deals out what has become due and writes it, one write a connection. Between two
+//! ticks it sleeps, unless an answer comes. It allocates nothing for a frame, waits for no answer, and counts how late it
+//! is itself.
 
 use std::{
     io,
