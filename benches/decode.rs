@@ -1,7 +1,7 @@
 //! How long does one payload take to become an event, and how does that compare with other decoders of the same schema?
 //!
 //! Workload: frames as they lie in memory after a receive, decoded one after the other, one iteration a pass over all
-//! of them. A stream is about as long as one receive, 112 KiB, where its events repeat a shape, and four times that
+//! of them. A stream is about as long as one receive, 92 KiB, where its events repeat a shape, and four times that
 //! where they do not, so that the branch predictor does not learn the stream. Streams:
 //!
 //! - `100B`, `1KB`, `16KB`, `64KB`: one source, the same shape, other numbers; 1 KB is 997 bytes with 14 points of
@@ -29,6 +29,7 @@ use corelane_benches::events::{self, Source, Stream};
 use corelane_benches::host::{self, CpuTime};
 use corelane_benches::servers::SERIES_MAX;
 use corelane_shard::Pipeline;
+use corelane_shard::limits::RECEIVE_BYTES;
 use corelane_testkit::Random;
 use corelane_wire::{Decoder, Event, Hint, Shape, SkeletonTable};
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
@@ -37,9 +38,6 @@ use tikv_jemallocator::Jemalloc;
 
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
-
-/// What one receive brings, about.
-const RECEIVE_BYTES: usize = 112 * 1024;
 
 fn decode(criterion: &mut Criterion<CpuTime>) {
     host::pin(host::cores().0);

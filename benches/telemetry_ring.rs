@@ -30,6 +30,7 @@ use corelane_benches::servers::SERIES_MAX;
 use corelane_metrics::{Histogram, SAMPLE_WORDS, Sample, Totals, cell};
 use corelane_ring::{Recorder, telemetry_ring};
 use corelane_shard::Pipeline;
+use corelane_shard::limits::RECEIVE_BYTES;
 use corelane_testkit::Random;
 use corelane_wire::Hint;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
@@ -242,7 +243,7 @@ fn turns() {
     let (pairs, receives) = if is_test() { (1, 20) } else { (PAIRS, SLICE_RECEIVES) };
     let mut random = Random::from_seed(7);
     let source = events::device(1);
-    let stream = Stream::new().fill(112 * 1024, |number| events::plain(&source, number, &mut random));
+    let stream = Stream::new().fill(RECEIVE_BYTES, |number| events::plain(&source, number, &mut random));
     let (recorder, mut drain) = telemetry_ring(SLOTS);
     let mut shard =
         Shard { pipeline: Pipeline::new(SERIES_MAX), hint: Hint::default(), recorder, flush_at: Instant::now() };

@@ -6,8 +6,9 @@
 //!
 //! In reading order: `plane` (drain, totals, health), `handle` (stop, reload and readiness for other threads), `process`
 //! (what the kernel knows of us), `encode` (Prometheus and OpenMetrics text), `stats`, `events`, `sensors` (rounds of
-//! snapshots), `answers` (drains, and what is told of each), `protection` (who may ask), `dashboard` (the page), `http` (paths), `connections`
-//! (places, and who has to leave), `peer` (one connection), `server` (all of it running), [`needs`] (what all that takes).
+//! snapshots), `answers` (drains, and what is told of each), `protection` (who may ask), `dashboard` (the page), `http`
+//! (paths), `connections` (places, and who has to leave), `peer` (one connection), `server` (all of it running),
+//! [`needs`] (what all that takes).
 
 #![forbid(unsafe_code)]
 

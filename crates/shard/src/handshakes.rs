@@ -72,18 +72,25 @@ impl Shard {
 
     /// Ends as many silent handshakes as others wait for, the longest silent first.
     pub(crate) fn make_room_for_handshakes(&mut self) {
-        for _ in 0..self.handshakes.queue.len().min(HANDSHAKES_EVICTED) {
-            let (now, peers) = (self.now, &mut self.peers);
-            let half_the_timeout = self.config.limits.tls.map_or(EVICT_AFTER, |tls| tls.handshake_timeout / 2);
-            let silent = (0..peers.slots_used()).filter_map(|slot| {
-                let peer = peers.get_mut(slot)?;
-                let tls = peer.tls.as_ref().filter(|tls| tls.has_place)?;
-                // Slow devices may take their time to answer our part of it.
-                let patience = if tls.has_answered { half_the_timeout } else { EVICT_AFTER };
-                let is_silent = peer.receiving == Receiving::Armed && now.since(peer.last_byte_at) >= patience;
-                is_silent.then_some((peer.last_byte_at, slot))
-            });
-            let Some((_, slot)) = silent.min() else { return };
+        let (Some(tls_limits), wanted) = (self.config.limits.tls, self.handshakes.queue.len().min(HANDSHAKES_EVICTED))
+        else {
+            return;
+        };
+        if wanted == 0 {
+            return;
+        }
+        let (now, peers) = (self.now, &mut self.peers);
+        let silent = (0..peers.slots_used()).filter_map(|slot| {
+            let peer = peers.get_mut(slot)?;
+            let tls = peer.tls.as_ref().filter(|tls| tls.has_place)?;
+            // Slow devices may take their time to answer our part of it.
+            let patience = if tls.has_answered { tls_limits.handshake_timeout / 2 } else { EVICT_AFTER };
+            let is_silent = peer.receiving == Receiving::Armed && now.since(peer.last_byte_at) >= patience;
+            is_silent.then_some((peer.last_byte_at, slot))
+        });
+        let mut silent: Vec<_> = silent.collect();
+        silent.sort_unstable();
+        for (_, slot) in silent.into_iter().take(wanted) {
             self.close(slot, CloseReason::HandshakeTimeout);
         }
     }

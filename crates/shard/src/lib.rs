@@ -7,7 +7,8 @@
 //! Reading order:
 //! - [`limits`]: every bound, what it costs and what moves with it; [`needs`]: what they come to;
 //! - `connection`: the life of a frame, without I/O; `carry` keeps the start of a frame that was cut, `pipeline` decides
-//!   and counts a whole one; `tls`: what comes before, where connections are encrypted;
+//!   and counts a whole one; `tls` and `cut`: what comes before, where connections are encrypted; `handshakes`: how many
+//!   of these begin at once;
 //! - `shard`: one turn of the loop, from completions to the buffers' way home; `peer` is a connection with its socket;
 //!   `moderation`: what one turn makes of the next;
 //! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
@@ -22,6 +23,7 @@ mod carry;
 mod clock;
 mod close;
 mod connection;
+mod cut;
 mod drain;
 mod handshakes;
 mod inbox;

@@ -1,19 +1,19 @@
 //! TLS on a connection: records are opened in the buffer that they came in, answers are sealed.
 //!
-//! Owns the handshake, then the record layer, and the start of a record whose rest is on its way. The data of all records
-//! of one receive is moved together in place, so that frames run through it as they do without TLS. Knows no clock and no
-//! socket.
+//! Owns the handshake, then the record layer, and the start of a record whose rest is on its way (`cut`). The data
+//! of all records of one receive is moved together in place, so that frames run through it as they do without TLS. Knows no
+//! clock and no socket.
 #![allow(clippy::disallowed_types, reason = "TLS is configured by another thread")]
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use corelane_metrics::CloseReason;
-use corelane_pool::{BufferPool, PooledBuffer, SmallBuffer};
+use corelane_pool::BufferPool;
 use corelane_tls::{Handshake, Opened, Records, ServerConfig, TlsFault, record_bytes};
 
-use crate::carry::prepend;
-use crate::connection::{Broken, Connection, Core, Outcome};
+use crate::connection::{Broken, Core, Outcome};
+use crate::cut::Cut;
 use crate::inbox::Received;
 use crate::peer::{Peer, Receiving};
 
@@ -52,25 +52,6 @@ enum Stage {
 enum End {
     CloseNotify,
     Fault(TlsFault),
-}
-
-/// The start of a record.
-#[derive(Default)]
-enum Cut {
-    #[default]
-    Nothing,
-    Slot {
-        slot: SmallBuffer,
-        len: usize,
-    },
-    /// At the front of the buffer that it came in: no slot was left.
-    Whole {
-        buffer: PooledBuffer,
-        len: usize,
-    },
-    /// That buffer is the connection's, for the start of a frame in front of this. So there are at most as many of these as
-    /// buffers.
-    Heap(Vec<u8>),
 }
 
 impl Tls {
@@ -157,31 +138,6 @@ impl Tls {
         Ok(())
     }
 
-    /// Keeps the start of a record once everything in front of it is served; `buffer` is the one that it came in, unless
-    /// the connection has kept that.
-    fn keep_cut(
-        &mut self,
-        place: Range<usize>,
-        buffer: Option<PooledBuffer>,
-        connection: &Connection,
-        pool: &BufferPool,
-    ) {
-        let len = place.len();
-        let Some(source) = buffer.as_ref().or(connection.whole_buffer()).filter(|_| len > 0) else { return };
-        if let Some(mut slot) = pool.acquire_small(len) {
-            slot[..len].copy_from_slice(&source[place]);
-            self.cut = Cut::Slot { slot, len };
-            return;
-        }
-        self.cut = match buffer {
-            Some(mut buffer) if connection.whole_buffer().is_none() => {
-                buffer.copy_within(place, 0);
-                Cut::Whole { buffer, len }
-            }
-            _ => Cut::Heap(source[place].to_vec()),
-        };
-    }
-
     /// Makes what is to be sent of the answers, behind what TLS itself has to say.
     pub(crate) fn seal(&mut self, core: &mut Core) {
         self.seal_answers(core);
@@ -220,51 +176,6 @@ impl Tls {
     }
 }
 
-impl Cut {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Nothing => &[],
-            Self::Slot { slot, len } => &slot[..*len],
-            Self::Whole { buffer, len } => &buffer[..*len],
-            Self::Heap(bytes) => bytes,
-        }
-    }
-
-    /// Puts the start in front of the bytes that came next; `false` when all of them were added to it instead.
-    fn join(&mut self, received: &mut Received) -> Result<bool, TlsFault> {
-        let more = received.unread().len();
-        if record_bytes(self.bytes())?.is_some_and(|whole| self.bytes().len() + more < whole) && self.add(received) {
-            return Ok(false);
-        }
-        prepend(received, self.bytes());
-        *self = Self::Nothing;
-        Ok(true)
-    }
-
-    fn add(&mut self, received: &Received) -> bool {
-        let more = received.unread();
-        match self {
-            Self::Slot { slot, len } if *len + more.len() <= slot.len() => {
-                slot[*len..*len + more.len()].copy_from_slice(more);
-                *len += more.len();
-                true
-            }
-            // A buffer has room for any record.
-            Self::Whole { buffer, len } => {
-                buffer[*len..*len + more.len()].copy_from_slice(more);
-                *len += more.len();
-                true
-            }
-            Self::Heap(bytes) => {
-                bytes.reserve_exact(more.len());
-                bytes.extend_from_slice(more);
-                true
-            }
-            _ => false,
-        }
-    }
-}
-
 impl Peer {
     /// Takes the frames out of what was received.
     pub(crate) fn serve(&mut self, mut received: Received, core: &mut Core) -> Outcome {
@@ -283,7 +194,7 @@ impl Peer {
         }
         match outcome {
             Outcome::Drained(buffer) => {
-                tls.keep_cut(cut, buffer, &self.connection, &core.pool);
+                tls.cut.keep(cut, buffer, &self.connection, &core.pool);
                 Outcome::Drained(None)
             }
             other => other,
@@ -297,7 +208,7 @@ impl Peer {
     /// What is begun and not finished, a frame or a record: another number for each.
     pub(crate) fn begun(&self) -> Option<u64> {
         let frame = self.connection.begun_frame().map(|number| 2 * number);
-        let record = self.tls.as_ref().filter(|tls| !tls.cut.bytes().is_empty()).map(|tls| 2 * tls.records + 1);
+        let record = self.tls.as_ref().filter(|tls| !tls.cut.is_empty()).map(|tls| 2 * tls.records + 1);
         frame.or(record)
     }
 
@@ -310,7 +221,7 @@ impl Peer {
     /// of its own may take the one that its records come in, and one has to be left to receive into.
     pub(crate) fn can_use_kept_back(&self, pool: &BufferPool) -> bool {
         let Some(tls) = &self.tls else { return self.connection.can_lend_carry(pool) };
-        if self.connection.whole_buffer().is_some() || matches!(tls.cut, Cut::Whole { .. }) {
+        if self.connection.whole_buffer().is_some() || tls.cut.has_whole_buffer() {
             pool.free() > 0
         } else {
             self.begun().is_some() && pool.free() > 1
@@ -319,8 +230,7 @@ impl Peer {
 
     /// Whether giving up what is begun would free memory of the pool.
     pub(crate) fn holds_memory(&self) -> bool {
-        let cut_does = |tls: &Tls| matches!(tls.cut, Cut::Slot { .. } | Cut::Whole { .. });
-        self.connection.carry_holds_memory() || self.tls.as_ref().is_some_and(|tls| cut_does(tls))
+        self.connection.carry_holds_memory() || self.tls.as_ref().is_some_and(|tls| tls.cut.holds_memory())
     }
 
     /// Gives up what is begun.
