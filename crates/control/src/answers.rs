@@ -97,7 +97,8 @@ impl Drainer {
                     }
                 }
             }
-            if !is_ready && self.plane.not_ready(false).is_none() {
+            // A pool that is already short does not hold up the start: the server serves, only more slowly.
+            if !is_ready && self.plane.not_accepting().is_none() {
                 is_ready = true;
                 self.handle.set_ready();
                 ticks = self::ticks(DRAIN_INTERVAL);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use corelane_metrics::{SAMPLE_WORDS, Sample, SecurityEvent, ShardState, Totals};
+use corelane_metrics::{SAMPLE_WORDS, Sample, SecurityEvent, ShardState, Totals, cell};
 use corelane_ring::Drain;
 use corelane_rollup::SnapshotAsker;
 use corelane_tls::DataPortTls;
@@ -155,10 +155,20 @@ impl ControlPlane {
         if draining {
             return Some("draining".to_owned());
         }
+        self.not_accepting().or_else(|| self.is_pool_short().then(|| "pool short".to_owned()))
+    }
+
+    /// The first shard that does not accept, if there is one.
+    pub(crate) fn not_accepting(&self) -> Option<String> {
         (0..self.totals.shard_count()).find_map(|shard| {
             let state = self.totals.state(shard);
             (state != ShardState::Accepting).then(|| format!("shard {shard} is {}", state.label()))
         })
+    }
+
+    /// Whether any shard reports that its receive pool is short.
+    fn is_pool_short(&self) -> bool {
+        (0..self.totals.shard_count()).any(|shard| self.totals.gauge(shard, cell::POOL_SHORT) != 0.0)
     }
 }
 

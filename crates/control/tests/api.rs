@@ -33,6 +33,24 @@ fn readiness_follows_every_shard_and_the_drain() {
 }
 
 #[test]
+fn a_server_is_not_ready_while_the_pool_of_any_shard_is_short() {
+    let server = Server::start(2, HttpLimits::default());
+    let set_short = |short: f64| server.shards[1].with(|data| data.metrics.set_gauge(cell::POOL_SHORT, short));
+    let ready = || {
+        let answer = server.get("/readyz");
+        (answer.status, answer.body)
+    };
+    set_short(1.0);
+    assert_eq!(ready(), (503, "pool short\n".into()));
+    assert_eq!(server.get("/healthz").status, 200, "a restart would not make the pool larger");
+    server.shards[0].set_state(ShardState::Draining);
+    assert_eq!(ready(), (503, "shard 0 is draining\n".into()), "the state of a shard is the more severe reason");
+    server.shards[0].set_state(ShardState::Accepting);
+    set_short(0.0);
+    assert_eq!(ready(), (200, "ready\n".into()));
+}
+
+#[test]
 fn a_silent_shard_is_told_by_its_number() {
     let server = Server::start(3, HttpLimits::default());
     let health = || server.get("/healthz");

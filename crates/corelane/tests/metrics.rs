@@ -23,6 +23,7 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("corelane_pool_buffers", "gauge", &["shard", "state"]),
     ("corelane_pool_utilization_ratio", "gauge", &["shard"]),
     ("corelane_pool_waits_total", "counter", &["shard"]),
+    ("corelane_pool_short", "gauge", &["shard"]),
     ("corelane_ingest_backlog_bytes", "gauge", &["shard"]),
     ("corelane_ingest_latency_seconds", "histogram", &["shard"]),
     ("corelane_loop_stall_seconds", "histogram", &["shard"]),

@@ -30,6 +30,8 @@ pub const POOL_IN_USE: Cell = Cell(POOL_FREE.0 + 1);
 pub const POOL_UTILIZATION: Cell = only("corelane_pool_utilization_ratio");
 /// Times that receiving waited for a buffer.
 pub const POOL_WAITS: Cell = only("corelane_pool_waits_total");
+/// Gauge: 1 while the pool has been short of buffers for more than a second, else 0.
+pub const POOL_SHORT: Cell = only("corelane_pool_short");
 /// Gauge: bytes that the kernel holds, unread.
 pub const INGEST_BACKLOG_BYTES: Cell = only("corelane_ingest_backlog_bytes");
 /// Gauge: live series.

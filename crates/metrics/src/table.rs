@@ -94,7 +94,7 @@ pub static FAMILIES: &[Family] = &NUMBERED;
 use Kind::{Counter, Gauge, Histogram};
 use Source::{Cells, Process, Ring};
 
-const DECLARED: [Family; 30] = [
+const DECLARED: [Family; 31] = [
     Family::new(Gauge, Process, "corelane_build_info", "Always 1; version and source revision are in the labels."),
     Family::new(Counter, Cells, "corelane_frames_accepted_total", "Frames that held a valid event and were counted."),
     Family::new(
@@ -142,6 +142,12 @@ const DECLARED: [Family; 30] = [
         Cells,
         "corelane_pool_waits_total",
         "Receives put off because no buffer was free; the sender waits.",
+    ),
+    Family::new(
+        Gauge,
+        Cells,
+        "corelane_pool_short",
+        "1 while the receive pool has been short of buffers for more than a second, else 0.",
     ),
     Family::new(
         Gauge,
@@ -327,6 +333,7 @@ mod tests {
         ("corelane_pool_buffers", Gauge, &["shard", "state"]),
         ("corelane_pool_utilization_ratio", Gauge, &["shard"]),
         ("corelane_pool_waits_total", Counter, &["shard"]),
+        ("corelane_pool_short", Gauge, &["shard"]),
         ("corelane_ingest_backlog_bytes", Gauge, &["shard"]),
         ("corelane_ingest_latency_seconds", Histogram, &["shard"]),
         ("corelane_loop_stall_seconds", Histogram, &["shard"]),
