@@ -51,7 +51,7 @@ impl SharedPool {
 fn pool(criterion: &mut Criterion) {
     let (core, other_core) = host::cores();
     host::pin(core);
-    let own = BufferPool::new(BUFFERS, 1).expect("64 MiB can be reserved");
+    let own = BufferPool::new(BUFFERS).expect("64 MiB can be reserved");
     let shared = SharedPool::new(BUFFER_BYTES);
     let mut sum = 0;
 
@@ -135,9 +135,9 @@ fn pool(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pool_small");
     group.warm_up_time(WARM_UP).measurement_time(MEASUREMENT).sample_size(20);
     // As in a shard with other cut frames: the slab is open already.
-    let kept = own.acquire_small(CARRIED).expect("free");
+    let kept = own.acquire_small(CARRIED, 0).expect("free");
     group.bench_function("corelane", |bencher| {
-        bencher.iter(|| drop(black_box(own.acquire_small(CARRIED).expect("free"))));
+        bencher.iter(|| drop(black_box(own.acquire_small(CARRIED, 0).expect("free"))));
     });
     drop(kept);
     group.bench_function("mutex", |bencher| bencher.iter(|| shared.release(black_box(shared.acquire()))));

@@ -38,8 +38,6 @@ pub(crate) struct Shared {
     free: RefCell<Vec<(u16, Span)>>,
     pub(crate) slabs: RefCell<Slabs>,
     capacity: usize,
-    /// Buffers that only `acquire_kept_back` hands out.
-    kept_back: usize,
     /// Buffers that are not free now: whole ones handed out and ones cut into slots.
     used: Cell<usize>,
     /// Declared last, dropped last: spans in `free` and `slabs` point into it.
@@ -61,12 +59,11 @@ pub struct PooledBuffer {
 }
 
 impl BufferPool {
-    /// Reserves `count` buffers, 1 to [`BUFFERS_MAX`]. The last `kept_back` of them are for
-    /// [`acquire_kept_back`](Self::acquire_kept_back) alone.
+    /// Reserves `count` buffers, 1 to [`BUFFERS_MAX`].
     ///
     /// # Errors
-    /// What the kernel says when it does not grant the mapping.
-    pub fn new(count: usize, kept_back: usize) -> io::Result<Self> {
+    /// The kernel's error if it does not grant the mapping.
+    pub fn new(count: usize) -> io::Result<Self> {
         assert!((1..=BUFFERS_MAX).contains(&count), "a pool has 1 to {BUFFERS_MAX} buffers, not {count}");
         let (region, spans) = Region::map(count, BUFFER_BYTES)?;
         // `map` hands the spans out last first: the lowest index ends on top of the stack.
@@ -75,7 +72,6 @@ impl BufferPool {
             free: RefCell::new(free),
             slabs: RefCell::new(Slabs::new(count)),
             capacity: count,
-            kept_back,
             used: Cell::new(0),
             region,
         };
@@ -87,20 +83,10 @@ impl BufferPool {
         count * size_of::<(u16, Span)>() + Slabs::bytes(count)
     }
 
-    /// Takes the buffer that came home last; `None` when none is free but those kept back.
+    /// Takes the buffer that came home last; `None` if no buffer is free.
     pub fn acquire(&self) -> Option<PooledBuffer> {
-        if self.shared.is_short() { None } else { self.acquire_kept_back() }
-    }
-
-    /// Takes a buffer even when only those kept back are left.
-    pub fn acquire_kept_back(&self) -> Option<PooledBuffer> {
         let (index, span) = self.shared.take()?;
         Some(PooledBuffer { index, span: Some(span), home: Rc::clone(&self.shared) })
-    }
-
-    /// Whether [`acquire`](Self::acquire) would answer `None`.
-    pub fn is_short(&self) -> bool {
-        self.shared.is_short()
     }
 
     /// Buffers of this pool, free or not.
@@ -108,9 +94,14 @@ impl BufferPool {
         self.shared.capacity
     }
 
-    /// Buffers at home, those kept back included.
+    /// Buffers at home.
     pub fn free(&self) -> usize {
         self.shared.capacity - self.shared.used.get()
+    }
+
+    /// Buffers that are cut into small slots.
+    pub fn cut(&self) -> usize {
+        self.shared.slabs.borrow().count()
     }
 
     /// Bytes reserved for the whole pool.
@@ -120,10 +111,6 @@ impl BufferPool {
 }
 
 impl Shared {
-    pub(crate) fn is_short(&self) -> bool {
-        self.capacity - self.used.get() <= self.kept_back
-    }
-
     pub(crate) fn take(&self) -> Option<(u16, Span)> {
         let taken = self.free.borrow_mut().pop()?;
         self.used.set(self.used.get() + 1);
@@ -179,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_warmest_buffer_is_handed_out_first() {
-        let pool = BufferPool::new(3, 0).unwrap();
+        let pool = BufferPool::new(3).unwrap();
         let (first, second) = (pool.acquire().unwrap(), pool.acquire().unwrap());
         assert_eq!((first.index(), second.index()), (0, 1));
         drop(first);
@@ -189,14 +176,14 @@ mod tests {
 
     #[test]
     fn the_tables_take_the_bytes_that_are_told() {
-        let pool = BufferPool::new(7, 0).unwrap();
+        let pool = BufferPool::new(7).unwrap();
         let free = pool.shared.free.borrow().capacity() * size_of::<(u16, Span)>();
         assert_eq!(free + pool.shared.slabs.borrow().allocated_bytes(), BufferPool::table_bytes(7));
     }
 
     #[test]
     fn an_empty_pool_answers_none_until_a_buffer_comes_home() {
-        let pool = BufferPool::new(2, 0).unwrap();
+        let pool = BufferPool::new(2).unwrap();
         let held = [pool.acquire().unwrap(), pool.acquire().unwrap()];
         assert!(pool.acquire().is_none());
         drop(held);
@@ -204,18 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_kept_back_is_only_for_who_asks_for_it() {
-        let pool = BufferPool::new(2, 1).unwrap();
-        let held = pool.acquire().unwrap();
-        assert!(pool.is_short() && pool.acquire().is_none() && pool.acquire_small(1).is_none());
-        assert!(pool.acquire_kept_back().is_some());
-        drop(held);
-        assert!(!pool.is_short() && pool.acquire_small(1).is_some());
-    }
-
-    #[test]
     fn buffers_do_not_overlap() {
-        let pool = BufferPool::new(4, 0).unwrap();
+        let pool = BufferPool::new(4).unwrap();
         let mut held: Vec<_> = (0..4).map(|_| pool.acquire().unwrap()).collect();
         for buffer in &mut held {
             let mark = buffer.index() as u8 + 1;
@@ -229,14 +206,14 @@ mod tests {
     #[cfg(debug_assertions)]
     #[test]
     fn a_released_buffer_is_poisoned() {
-        let pool = BufferPool::new(1, 0).unwrap();
+        let pool = BufferPool::new(1).unwrap();
         pool.acquire().unwrap().fill(1);
         assert!(pool.acquire().unwrap().iter().all(|&byte| byte == POISON));
     }
 
     #[test]
     fn a_buffer_outlives_the_last_handle_of_its_pool() {
-        let pool = BufferPool::new(1, 0).unwrap();
+        let pool = BufferPool::new(1).unwrap();
         let mut buffer = pool.acquire().unwrap();
         drop(pool);
         buffer.fill(7);
@@ -245,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_home_when_its_holder_panics() {
-        let pool = BufferPool::new(1, 0).unwrap();
+        let pool = BufferPool::new(1).unwrap();
         let handle = pool.clone();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
             let _held = handle.acquire().unwrap();

@@ -9,12 +9,13 @@ use std::rc::Rc;
 use crate::pool::{BUFFER_BYTES, BufferPool, Shared};
 use crate::region::Span;
 
-/// Slot sizes. Steps of four waste at most three quarters of a slot, and half on average; the bitmap of a slab has one
-/// bit a slot, so that the smallest class is what 128 bits can tell apart.
-const CLASS_BYTES: [usize; 3] = [1024, 4 * 1024, 16 * 1024];
+/// Slot sizes. Up to 16 KiB, steps of four keep the number of partly used buffers low; above, a slot is at most twice as
+/// long as its content, because there the waste would count. The bitmap of a slab has one bit per slot, so the smallest
+/// class is the one that 128 bits can tell apart.
+const CLASS_BYTES: [usize; 5] = [1024, 4 * 1024, 16 * 1024, 32 * 1024, 64 * 1024];
 const _: () = assert!(BUFFER_BYTES / CLASS_BYTES[0] <= u128::BITS as usize, "one bit a slot");
 
-/// Largest small slot. What is longer takes a whole buffer.
+/// Largest small slot.
 pub const SMALL_BYTES_MAX: usize = CLASS_BYTES[CLASS_BYTES.len() - 1];
 
 /// A slot of one of a few small sizes, exclusive to its holder, at least as long as was asked for. Goes home when dropped.
@@ -33,6 +34,8 @@ pub(crate) struct Slabs {
     slabs: Vec<Option<Slab>>,
     /// For each class the slabs that have a free slot, in no order.
     open: [Vec<u16>; CLASS_BYTES.len()],
+    /// How many of `slabs` are `Some`.
+    count: usize,
 }
 
 #[derive(Debug)]
@@ -45,13 +48,13 @@ struct Slab {
 }
 
 impl BufferPool {
-    /// Takes a slot for `bytes`, at most [`SMALL_BYTES_MAX`]; cuts a free buffer when no slot of that class is left.
-    /// `None` when there is none to cut, or when `bytes` is more than a slot holds.
-    pub fn acquire_small(&self, bytes: usize) -> Option<SmallBuffer> {
+    /// Takes a slot for `bytes`, at most [`SMALL_BYTES_MAX`]; cuts a free buffer if no slot of that class is left and more
+    /// than `spare` buffers are free. `None` if it cuts none, or if `bytes` is more than a slot holds.
+    pub fn acquire_small(&self, bytes: usize, spare: usize) -> Option<SmallBuffer> {
         let class = CLASS_BYTES.iter().position(|&size| bytes <= size)?;
         let mut slabs = self.shared.slabs.borrow_mut();
         if slabs.open[class].is_empty() {
-            let (index, span) = if self.shared.is_short() { None } else { self.shared.take() }?;
+            let (index, span) = if self.free() > spare { self.shared.take() } else { None }?;
             slabs.cut(index, span, class);
         }
         let (span, slab, slot) = slabs.take_slot(class);
@@ -62,7 +65,11 @@ impl BufferPool {
 impl Slabs {
     /// Tables for a pool of `count` buffers; they never grow.
     pub(crate) fn new(count: usize) -> Self {
-        Self { slabs: (0..count).map(|_| None).collect(), open: std::array::from_fn(|_| Vec::with_capacity(count)) }
+        Self {
+            slabs: (0..count).map(|_| None).collect(),
+            open: std::array::from_fn(|_| Vec::with_capacity(count)),
+            count: 0,
+        }
     }
 
     /// What [`new`](Self::new) allocates.
@@ -70,7 +77,12 @@ impl Slabs {
         count * (size_of::<Option<Slab>>() + CLASS_BYTES.len() * size_of::<u16>())
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     fn cut(&mut self, index: u16, span: Span, class: usize) {
+        self.count += 1;
         let open_at = self.open[class].len();
         self.open[class].push(index);
         self.slabs[index as usize] = Some(Slab { span, class, free: all_free(class), open_at });
@@ -116,6 +128,7 @@ impl Slabs {
         if let Some(&moved) = self.open[class].get(open_at) {
             self.slabs[moved as usize].as_mut().expect("an open slab is a slab").open_at = open_at;
         }
+        self.count -= 1;
         self.slabs[index as usize].take().map(|slab| slab.span)
     }
 }
@@ -157,22 +170,33 @@ mod tests {
 
     #[test]
     fn a_slot_holds_what_was_asked_for_and_no_more_than_its_class() {
-        let pool = BufferPool::new(3, 0).unwrap();
-        for (asked, got) in [(1, 1024), (1024, 1024), (1025, 4096), (16_384, 16_384)] {
-            assert_eq!(pool.acquire_small(asked).unwrap().len(), got);
+        let pool = BufferPool::new(5).unwrap();
+        for (asked, got) in
+            [(1, 1024), (1024, 1024), (1025, 4096), (16_384, 16_384), (16_385, 32_768), (65_536, 65_536)]
+        {
+            assert_eq!(pool.acquire_small(asked, 0).unwrap().len(), got);
         }
-        assert!(pool.acquire_small(SMALL_BYTES_MAX + 1).is_none());
+        assert!(pool.acquire_small(SMALL_BYTES_MAX + 1, 0).is_none());
     }
 
     #[test]
     fn one_buffer_serves_as_many_slots_as_fit_and_is_whole_again_afterwards() {
-        let pool = BufferPool::new(1, 0).unwrap();
+        let pool = BufferPool::new(1).unwrap();
         for class in CLASS_BYTES {
-            let slots: Vec<_> = std::iter::from_fn(|| pool.acquire_small(class)).collect();
+            let slots: Vec<_> = std::iter::from_fn(|| pool.acquire_small(class, 0)).collect();
             assert_eq!(slots.len(), BUFFER_BYTES / class);
-            assert_eq!(pool.free(), 0);
+            assert_eq!((pool.free(), pool.cut()), (0, 1));
             drop(slots);
-            assert_eq!(pool.free(), 1);
+            assert_eq!((pool.free(), pool.cut()), (1, 0));
         }
+    }
+
+    #[test]
+    fn buffers_that_have_to_stay_free_are_not_cut() {
+        let pool = BufferPool::new(2).unwrap();
+        assert!(pool.acquire_small(1, 2).is_none());
+        let _first = pool.acquire_small(1, 1).unwrap();
+        assert!(pool.acquire_small(2_000, 1).is_none(), "that would need another buffer");
+        assert!(pool.acquire_small(1, 1).is_some(), "a slot of a buffer that is cut already");
     }
 }

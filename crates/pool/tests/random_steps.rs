@@ -38,7 +38,7 @@ proptest! {
 
     #[test]
     fn every_buffer_returns_to_its_pool(steps in steps()) {
-        let pool = BufferPool::new(6, 0).unwrap();
+        let pool = BufferPool::new(6).unwrap();
         let mut held: Vec<(u8, Held)> = Vec::new();
         for (mark, step) in steps.into_iter().enumerate() {
             let mark = mark as u8;
@@ -50,7 +50,7 @@ proptest! {
                     taken
                 }
                 Do::AcquireSmall(bytes) => {
-                    let taken = pool.acquire_small(bytes).map(Held::Small);
+                    let taken = pool.acquire_small(bytes, 0).map(Held::Small);
                     prop_assert!(taken.is_some() || pool.free() == 0);
                     taken
                 }

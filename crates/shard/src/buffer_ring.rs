@@ -15,7 +15,7 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 use memmap2::MmapMut;
 
-use crate::limits::{HEADROOM_BYTES, RECEIVE_BYTES};
+use crate::limits::HEADROOM_BYTES;
 
 /// The one buffer group of a shard.
 pub(crate) const BUFFER_GROUP: u16 = 0;
@@ -58,8 +58,8 @@ impl BufferRing {
         self.lent_count
     }
 
-    /// Hands a buffer to the kernel. Everything in front of `HEADROOM_BYTES` stays untouched.
-    pub(crate) fn lend(&mut self, mut buffer: PooledBuffer) {
+    /// Hands a buffer to the kernel, which may fill `bytes` from `HEADROOM_BYTES` on, at most `RECEIVE_BYTES`.
+    pub(crate) fn lend(&mut self, mut buffer: PooledBuffer, bytes: usize) {
         assert!(self.lent_count < usize::from(self.entries), "the kernel's share has a bound");
         let index = buffer.index();
         let at = usize::from(self.tail & (self.entries - 1));
@@ -67,8 +67,8 @@ impl BufferRing {
         // SAFETY: `at` is below `entries`; an all-zero entry is a valid one; the kernel does not read entries at or
         // behind the tail, which is where this one is.
         let entry = unsafe { &mut *base.add(at) };
-        entry.set_addr(buffer[HEADROOM_BYTES..].as_mut_ptr() as u64);
-        entry.set_len(RECEIVE_BYTES as u32);
+        entry.set_addr(buffer[HEADROOM_BYTES..HEADROOM_BYTES + bytes].as_mut_ptr() as u64);
+        entry.set_len(bytes as u32);
         entry.set_bid(index);
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: `base` is the first entry of the ring, in which the kernel keeps the tail; it is aligned for u16 and

@@ -9,16 +9,17 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 
 use crate::connection::Broken;
-use crate::limits::{LINGER, LINGER_BYTES_MAX, REJECTED_RUN_MAX, UNREAD_ANSWER_BYTES_MAX};
-use crate::peer::{Output, Peer, Phase, Receiving};
+use crate::limits::{LINGER, LINGER_BYTES_MAX, REJECTED_RUN_MAX};
+use crate::output::Output;
+use crate::peer::{Peer, Phase, Receiving};
 use crate::shard::Shard;
 
 impl Shard {
     /// Closes a connection for a reason that says everything.
     pub(crate) fn close(&mut self, slot: usize, reason: CloseReason) {
-        let begun = |peer: &mut Peer| peer.begun_bytes() as u64;
+        let partial = |peer: &mut Peer| peer.partial_bytes() as u64;
         let detail = match reason {
-            CloseReason::FrameTimeout => self.peers.get_mut(slot).map_or(0, begun),
+            CloseReason::FrameTimeout => self.peers.get_mut(slot).map_or(0, partial),
             _ => 0,
         };
         self.close_broken(slot, Broken { reason, detail });
@@ -31,7 +32,7 @@ impl Shard {
             return;
         }
         while self.inboxes.pop_front(&mut peer.inbox).is_some() {}
-        peer.drop_begun();
+        peer.drop_partial();
         peer.phase = Phase::Answering { until: self.now + self.config.limits.frame_timeout };
         let decided = peer.connection.decided();
         let tell = peer.connection.asked() && is_told(reason);
@@ -87,6 +88,7 @@ impl Shard {
         }
         // What an answer tells is in the next scrape.
         self.flush();
+        let spare = self.buffers_promised();
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let answers = &self.core.answers;
         let sent = if peer.output.is_some() { Some(0) } else { send(&peer.socket, answers) };
@@ -94,9 +96,8 @@ impl Shard {
             // Nobody is there to read them; the receive that is under way ends the connection.
             return self.core.answers.clear();
         };
-        let kept = keep_unsent(&mut peer.output, &answers[sent..], || {
-            let buffer = self.core.pool.acquire()?;
-            Some(Output { buffer, start: 0, end: 0, since: self.now })
+        let kept = Output::keep(&mut peer.output, &answers[sent..], self.now, |bytes| {
+            self.core.pool.acquire_small(bytes, spare)
         });
         self.core.answers.clear();
         if !kept {
@@ -115,13 +116,10 @@ impl Shard {
         peer.waits_writable = false;
         if let Some(output) = &mut peer.output {
             // What cannot be sent any more counts as sent: there is nobody to send it to.
-            let unsent = &output.buffer[output.start..output.end];
+            let unsent = output.unsent();
             let sent = send(&peer.socket, unsent).unwrap_or(unsent.len());
-            output.start += sent;
-            if output.start < output.end {
-                if sent > 0 {
-                    output.since = now;
-                }
+            output.sent(sent, now);
+            if !output.unsent().is_empty() {
                 peer.waits_writable = true;
                 self.ring.wait_writable(peer.socket.as_fd(), slot);
                 return;
@@ -182,8 +180,8 @@ impl Shard {
             }
             return;
         }
-        if matches!(peer.receiving, Receiving::Waiting { .. }) {
-            self.wait_queue.retain(|&waiting| waiting != slot);
+        if matches!(peer.receiving, Receiving::Waiting { .. } | Receiving::RestIsHere { .. }) {
+            self.supply.stop_waiting(slot);
         }
         self.peers.remove(slot);
     }
@@ -215,7 +213,7 @@ fn explain(reason: CloseReason, detail: u64, decided: Answer) -> String {
             )
         }
         CloseReason::IdleTimeout => "no byte came for the idle timeout".into(),
-        CloseReason::FrameTimeout => "a frame was begun and not finished in time".into(),
+        CloseReason::FrameTimeout => "a frame did not arrive whole in time".into(),
         CloseReason::Truncated => "the connection was closed inside a frame".into(),
         CloseReason::MaxAge => {
             "the connection is as old as it may become; connect again and resume after the decided frames".into()
@@ -225,27 +223,6 @@ fn explain(reason: CloseReason, detail: u64, decided: Answer) -> String {
         CloseReason::Panic => "internal error; the frames after the decided ones were not taken".into(),
         other => other.label().into(),
     }
-}
-
-/// Appends what the socket did not take to the output; `false` when the peer leaves too much unread, or no buffer is left.
-fn keep_unsent(output: &mut Option<Output>, unsent: &[u8], make: impl FnOnce() -> Option<Output>) -> bool {
-    if unsent.is_empty() {
-        return true;
-    }
-    if output.is_none() {
-        *output = make();
-    }
-    let Some(output) = output else { return false };
-    output.buffer.copy_within(output.start..output.end, 0);
-    output.end -= output.start;
-    output.start = 0;
-    let end = output.end + unsent.len();
-    if end > UNREAD_ANSWER_BYTES_MAX {
-        return false;
-    }
-    output.buffer[output.end..end].copy_from_slice(unsent);
-    output.end = end;
-    true
 }
 
 /// Bytes that the socket took, `None` when it will never take any again.

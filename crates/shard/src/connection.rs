@@ -1,17 +1,17 @@
 //! One connection without its socket: bytes in, decided frames and answers out.
 //!
-//! The life of a frame is [`Connection::serve`]. Holds pool memory only for a frame that is begun and not finished. Reads
-//! each whole frame where it was received, copies nothing of it and allocates nothing. Knows no clock but the tick it is
-//! given, so a test can feed it every cut and every order there is.
+//! The life of a frame is [`Connection::serve`]. Holds pool memory only for a partial frame. Reads each whole frame where it
+//! was received, copies nothing of it and allocates nothing. Knows no clock but the tick it is given, so a test can feed it
+//! every cut and every order there is.
 
 use corelane_metrics::{CloseReason, Histogram};
 use corelane_pool::{BufferPool, PooledBuffer};
-use corelane_wire::{Answer, HEADER_BYTES, Hint, Padded, RejectReason, Step, encode_answer, next_step};
+use corelane_wire::{Answer, Hint, MAX_FRAME_SIZE, Padded, RejectReason, SLACK_BYTES, Step, encode_answer, next_step};
 
-use crate::carry::{Carry, Resumed};
 use crate::clock::Instant;
 use crate::inbox::Received;
 use crate::limits::{REJECTED_RUN_MAX, TURN_STEPS};
+use crate::partial_frame::{PartialFrame, Resumed};
 use crate::pipeline::Pipeline;
 use crate::tls::TlsConfig;
 
@@ -19,6 +19,8 @@ use crate::tls::TlsConfig;
 pub(crate) struct Core {
     pub(crate) pipeline: Pipeline,
     pub(crate) pool: BufferPool,
+    /// Where a frame is put together that came in pieces too long for the headroom: [`SCRATCH_BYTES`].
+    pub(crate) scratch: Box<[u8]>,
     /// Answers of the connection being served, framed, in order. Room for those of one turn is made at start.
     pub(crate) answers: Vec<u8>,
     /// TLS of new connections, if they speak it.
@@ -27,16 +29,25 @@ pub(crate) struct Core {
     pub(crate) sealed: Vec<u8>,
 }
 
+/// The largest payload and the slack behind it.
+pub(crate) const SCRATCH_BYTES: usize = MAX_FRAME_SIZE + SLACK_BYTES;
+
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
-    carry: Carry,
+    partial: PartialFrame,
+    progress: Progress,
+}
+
+/// What was decided of a connection's stream, and what its peer knows of that.
+#[derive(Debug, Default)]
+struct Progress {
     /// The decided prefix: accepted and rejected frames so far.
     decided: Answer,
     rejected_run: u32,
     asked: bool,
     /// Whether nothing was decided since the last answer.
     answered: bool,
-    /// Frames and commit requests that have ended: tells one begun frame from the next.
+    /// Frames and commit requests that have ended: tells one partial frame from the next.
     boundaries: u64,
     hint: Hint,
 }
@@ -44,8 +55,8 @@ pub(crate) struct Connection {
 /// How a receive was worked off.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// All of it; what is left of it is kept by the connection, which may have taken the buffer for that.
-    Drained(Option<PooledBuffer>),
+    /// All of it: the start of a partial frame is kept elsewhere.
+    Drained(PooledBuffer),
     /// The turn's budget is used up: bytes are left.
     Paused(Received),
     /// Frames after the offence are not looked at.
@@ -64,13 +75,19 @@ impl Connection {
     pub(crate) fn serve(&mut self, mut received: Received, core: &mut Core) -> Outcome {
         let read_at = received.at;
         let decided_before = self.decided_frames();
-        let outcome = match self.carry.resume(&mut received) {
+        let outcome = match self.partial.resume(&mut received, &core.pool) {
             Resumed::InPlace => self.serve_in_place(received, core),
-            Resumed::NeedsMore => Outcome::Drained(Some(received.buffer)),
-            Resumed::Whole => match self.decide_carried(core) {
-                Ok(()) => self.serve_in_place(received, core),
-                Err(broken) => Outcome::Broken(broken),
-            },
+            Resumed::NeedsMore => Outcome::Drained(received.buffer),
+            Resumed::Whole { mut kept, payload_bytes } => {
+                let rest = payload_bytes - kept.bytes().len();
+                let whole = kept.complete(&received.unread()[..rest], &mut core.scratch);
+                received.start += rest;
+                let payload = Padded::new(whole, 0, payload_bytes).expect("a whole payload has the slack behind it");
+                match self.progress.decide(payload, &mut core.pipeline) {
+                    Ok(()) => self.serve_in_place(received, core),
+                    Err(broken) => Outcome::Broken(broken),
+                }
+            }
         };
         core.pipeline.count();
         let decided = self.decided_frames() - decided_before;
@@ -90,22 +107,22 @@ impl Connection {
             match next_step(&mut unread) {
                 Step::Frame(payload) => {
                     let end = received.end - unread.len();
-                    if let Err(broken) = self.decide(&received.buffer, end - payload.len(), end, core) {
+                    let payload = Padded::new(&received.buffer, end - payload.len(), end);
+                    let payload = payload.expect("a receive leaves room for the slack");
+                    if let Err(broken) = self.progress.decide(payload, &mut core.pipeline) {
                         return Outcome::Broken(broken);
                     }
                 }
-                Step::CommitRequest => self.answer(core),
+                Step::CommitRequest => self.progress.answer(&mut core.answers),
                 Step::NeedMore { frame_bytes } => {
-                    received.start = received.end - unread.len();
-                    if received.start == received.end {
-                        return Outcome::Drained(Some(received.buffer));
+                    if !unread.is_empty() {
+                        self.partial.keep(unread, frame_bytes, &core.pool);
                     }
-                    return Outcome::Drained(self.carry.keep(received, frame_bytes, &core.pool));
+                    return Outcome::Drained(received.buffer);
                 }
                 Step::Oversize { declared_bytes } => {
                     core.pipeline.reject(RejectReason::Oversize);
-                    self.boundaries += 1;
-                    self.count_rejected();
+                    self.progress.reject();
                     let detail = u64::from(declared_bytes);
                     return Outcome::Broken(Broken { reason: CloseReason::Oversize, detail });
                 }
@@ -115,19 +132,61 @@ impl Connection {
         Outcome::Paused(received)
     }
 
-    /// Accepts the event in `start..end` of a buffer as a whole, or rejects the frame as a whole.
-    fn decide(&mut self, buffer: &[u8], start: usize, end: usize, core: &mut Core) -> Result<(), Broken> {
+    /// Gives up a partial frame.
+    pub(crate) fn drop_partial(&mut self) {
+        self.partial = PartialFrame::None;
+    }
+
+    /// Whether the start of a frame has come, even if only of its header, and the rest has not.
+    pub(crate) fn is_mid_frame(&self) -> bool {
+        !self.partial.is_none()
+    }
+
+    /// The partial frame: what has come of it, what is missing, what it holds.
+    pub(crate) fn partial(&self) -> &PartialFrame {
+        &self.partial
+    }
+
+    /// Whether the peer ever asked for an answer, and so is written to.
+    pub(crate) fn asked(&self) -> bool {
+        self.progress.asked
+    }
+
+    /// Whether the peer, if it were closed now, would know the fate of each of its frames: it was answered after the last
+    /// one, or never asked, and no frame is partial.
+    pub(crate) fn is_at_commit_point(&self) -> bool {
+        (self.progress.answered || !self.progress.asked) && !self.is_mid_frame()
+    }
+
+    /// Frames decided so far.
+    pub(crate) fn decided(&self) -> Answer {
+        self.progress.decided
+    }
+
+    /// The number of the partial frame: `None` between frames, a new one for each frame.
+    pub(crate) fn partial_number(&self) -> Option<u64> {
+        self.is_mid_frame().then_some(self.progress.boundaries)
+    }
+
+    fn decided_frames(&self) -> u64 {
+        self.progress.decided.committed + self.progress.decided.rejected
+    }
+}
+
+impl Progress {
+    /// Accepts the event as a whole, or rejects the frame as a whole.
+    #[inline]
+    fn decide(&mut self, payload: Padded<'_>, pipeline: &mut Pipeline) -> Result<(), Broken> {
         self.answered = false;
-        let payload = Padded::new(buffer, start, end).expect("a receive and a carry leave room for the slack");
-        self.boundaries += 1;
-        match core.pipeline.decide(payload, &mut self.hint) {
+        match pipeline.decide(payload, &mut self.hint) {
             Ok(()) => {
+                self.boundaries += 1;
                 self.decided.committed += 1;
                 self.rejected_run = 0;
                 Ok(())
             }
             Err(_) => {
-                self.count_rejected();
+                self.reject();
                 if self.rejected_run < REJECTED_RUN_MAX {
                     return Ok(());
                 }
@@ -136,95 +195,17 @@ impl Connection {
         }
     }
 
-    fn count_rejected(&mut self) {
+    fn reject(&mut self) {
+        self.boundaries += 1;
         self.decided.rejected += 1;
         self.rejected_run += 1;
     }
 
     /// Everything before a commit request is decided by the time it is read, so it is answered on the spot.
-    fn answer(&mut self, core: &mut Core) {
+    fn answer(&mut self, answers: &mut Vec<u8>) {
         (self.asked, self.answered) = (true, true);
         self.boundaries += 1;
-        core.answers.extend_from_slice(encode_answer(self.decided).as_slice());
-    }
-
-    /// Decides the frame that the carry holds whole.
-    fn decide_carried(&mut self, core: &mut Core) -> Result<(), Broken> {
-        let Some((buffer, frame_bytes)) = self.carry.take_whole() else { return Ok(()) };
-        self.decide(&buffer, HEADER_BYTES, frame_bytes, core)
-    }
-
-    /// Whether [`lend_carry`](Self::lend_carry) has a buffer to give.
-    pub(crate) fn can_lend_carry(&self, pool: &BufferPool) -> bool {
-        self.carry.can_lend(pool)
-    }
-
-    /// The buffer that the begun frame has to itself, with room for all of it.
-    pub(crate) fn whole_buffer(&self) -> Option<&PooledBuffer> {
-        self.carry.whole_buffer()
-    }
-
-    /// Gives away the buffer of the begun frame, to be filled from `.1` on with the `.2` bytes it lacks.
-    pub(crate) fn lend_carry(&mut self, pool: &BufferPool) -> Option<(PooledBuffer, usize, usize)> {
-        self.carry.lend(pool)
-    }
-
-    /// Takes the buffer back with `received` more bytes, and decides the frame if that was its end.
-    pub(crate) fn take_back_carry(
-        &mut self,
-        buffer: PooledBuffer,
-        received: usize,
-        core: &mut Core,
-    ) -> Result<(), Broken> {
-        self.carry.take_back(buffer, received);
-        let decided = self.decide_carried(core);
-        core.pipeline.count();
-        decided
-    }
-
-    /// Gives up a begun frame.
-    pub(crate) fn drop_carry(&mut self) {
-        self.carry = Carry::Empty;
-    }
-
-    /// Whether a frame is begun and not finished, be it only its header.
-    pub(crate) fn is_mid_frame(&self) -> bool {
-        !self.carry.is_empty()
-    }
-
-    /// Bytes of the begun frame that have come.
-    pub(crate) fn carried_bytes(&self) -> usize {
-        self.carry.len()
-    }
-
-    /// Whether giving up the begun frame would free memory of the pool.
-    pub(crate) fn carry_holds_memory(&self) -> bool {
-        self.carry.holds_memory()
-    }
-
-    /// Whether the peer ever asked for an answer, and so is written to.
-    pub(crate) fn asked(&self) -> bool {
-        self.asked
-    }
-
-    /// Whether the peer, closed now, would know of every frame of its: it was answered last, or never asked, and begun
-    /// none.
-    pub(crate) fn is_at_commit_point(&self) -> bool {
-        (self.answered || !self.asked) && !self.is_mid_frame()
-    }
-
-    /// Frames decided so far.
-    pub(crate) fn decided(&self) -> Answer {
-        self.decided
-    }
-
-    /// The number of the frame that is begun and not finished: `None` between frames, another one for each frame.
-    pub(crate) fn begun_frame(&self) -> Option<u64> {
-        self.is_mid_frame().then_some(self.boundaries)
-    }
-
-    fn decided_frames(&self) -> u64 {
-        self.decided.committed + self.decided.rejected
+        answers.extend_from_slice(encode_answer(self.decided).as_slice());
     }
 }
 

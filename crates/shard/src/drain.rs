@@ -103,10 +103,7 @@ impl Shard {
     pub(crate) fn close_if_drained(&mut self, slot: usize) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Some(arrived) = peer.drain_bytes else { return };
-        let done = peer.phase == Phase::Open
-            && peer.inbox.is_empty()
-            && peer.receiving != Receiving::KeptBack
-            && peer.decided_bytes() >= arrived;
+        let done = peer.phase == Phase::Open && peer.inbox.is_empty() && peer.decided_bytes() >= arrived;
         // A peer that has closed by itself is counted as that.
         if done && !matches!(peer.receiving, Receiving::Ended { .. }) {
             self.close(slot, CloseReason::Shutdown);

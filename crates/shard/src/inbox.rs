@@ -30,6 +30,14 @@ impl Received {
     pub(crate) fn unread(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
+
+    /// Puts `bytes` right in front of the unread ones. There is room in the headroom: nothing of a receive has been read yet
+    /// when the frame, or record, that it continues is joined.
+    pub(crate) fn prepend(&mut self, bytes: &[u8]) {
+        let end = self.start;
+        self.start -= bytes.len();
+        self.buffer[self.start..end].copy_from_slice(bytes);
+    }
 }
 
 /// One connection's queue: buffer indices, meaningful only together with the table.
@@ -48,11 +56,13 @@ impl Inbox {
 #[derive(Debug)]
 pub(crate) struct InboxTable {
     entries: Vec<Option<(Received, Option<u16>)>>,
+    /// Entries that are filled.
+    len: usize,
 }
 
 impl InboxTable {
     pub(crate) fn new(pool_buffers: usize) -> Self {
-        Self { entries: (0..pool_buffers).map(|_| None).collect() }
+        Self { entries: (0..pool_buffers).map(|_| None).collect(), len: 0 }
     }
 
     /// What [`new`](Self::new) allocates.
@@ -60,7 +70,13 @@ impl InboxTable {
         pool_buffers * size_of::<Option<(Received, Option<u16>)>>()
     }
 
+    /// Buffers in all inboxes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     pub(crate) fn push_back(&mut self, inbox: &mut Inbox, received: Received) {
+        self.len += 1;
         let index = received.buffer.index();
         self.entries[usize::from(index)] = Some((received, None));
         inbox.first_last = Some(match inbox.first_last {
@@ -74,6 +90,7 @@ impl InboxTable {
 
     /// Puts back what [`pop_front`](Self::pop_front) gave and was not worked off whole.
     pub(crate) fn push_front(&mut self, inbox: &mut Inbox, received: Received) {
+        self.len += 1;
         let index = received.buffer.index();
         let (next, last) = match inbox.first_last {
             None => (None, index),
@@ -87,6 +104,7 @@ impl InboxTable {
         let (first, last) = inbox.first_last?;
         let (received, next) = self.entries[usize::from(first)].take().expect("an inbox names buffers of the table");
         inbox.first_last = next.map(|next| (next, last));
+        self.len -= 1;
         Some(received)
     }
 
@@ -102,7 +120,7 @@ mod tests {
 
     #[test]
     fn buffers_leave_an_inbox_in_the_order_in_which_they_came() {
-        let pool = BufferPool::new(6, 0).unwrap();
+        let pool = BufferPool::new(6).unwrap();
         let mut table = InboxTable::new(6);
         let mut inboxes = [Inbox::default(), Inbox::default()];
         let received = || {
@@ -123,6 +141,6 @@ mod tests {
         };
         assert_eq!(order(0), [0, 2, 4]);
         assert_eq!(order(1), [1, 3, 5]);
-        assert!(inboxes.iter().all(|inbox| inbox.is_empty()));
+        assert!(inboxes.iter().all(|inbox| inbox.is_empty()) && table.len() == 0);
     }
 }

@@ -6,33 +6,38 @@
 //!
 //! Reading order:
 //! - [`limits`]: every bound, what it costs and what moves with it; [`needs`]: what they come to;
-//! - `connection`: the life of a frame, without I/O; `carry` keeps the start of a frame that was cut, `pipeline` decides
-//!   and counts a whole one; `tls` and `cut`: what comes before, where connections are encrypted; `handshakes`: how many
-//!   of these begin at once;
+//! - `connection`: the life of a frame, without I/O; `partial_frame` keeps the start of a frame that was cut, in the memory
+//!   of `kept`; `pipeline` decides and counts a whole one; `output`: answers that the socket did not take;
+//! - `tls` and `partial_record`: what comes before, where connections are encrypted; `handshakes`: how many of these
+//!   begin at once;
 //! - `shard`: one turn of the loop, from completions to the buffers' way home; `peer` is a connection with its socket;
-//!   `moderation`: what one turn makes of the next;
+//!   `supply`: who receives into which memory, and who has to go when it is short; `moderation`: what one turn makes of
+//!   the next;
 //! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
-//! - `receive_ring`, `buffer_ring`, `inbox`: io_uring, the kernel's share of the pool, and what it has filled;
+//! - `receive_ring`, `buffer_ring`, `inbox`, `low_water`: io_uring, the kernel's share of the pool, and what it has filled;
 //! - `run`, `parker`: the glommio executor around the loop, and its sleep;
 //! - `listener`, `link`, `clock`: sockets made at start, what crosses threads, time.
 
 mod address_table;
 mod admission;
 mod buffer_ring;
-mod carry;
 mod clock;
 mod close;
 mod connection;
-mod cut;
 mod drain;
 mod handshakes;
 mod inbox;
+mod kept;
 pub mod limits;
 mod link;
 mod listener;
+mod low_water;
 mod moderation;
 pub mod needs;
+mod output;
 mod parker;
+mod partial_frame;
+mod partial_record;
 mod peer;
 mod pipeline;
 mod rate;
@@ -41,6 +46,7 @@ mod run;
 mod security;
 mod shard;
 mod shards;
+mod supply;
 mod sweep;
 mod tls;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use corelane_pool::{BUFFER_BYTES, SMALL_BYTES_MAX};
 use corelane_tls::RECORD_BYTES_MAX;
-use corelane_wire::{ANSWER_BYTES_MAX, HEADER_BYTES, MAX_FRAME_SIZE, SLACK_BYTES};
+use corelane_wire::{ANSWER_BYTES_MAX, MAX_FRAME_SIZE, SLACK_BYTES};
 
 /// What configuration decides about one shard.
 #[derive(Clone, Debug)]
@@ -43,25 +43,52 @@ pub struct TlsLimits {
     pub is_mutual: bool,
 }
 
-/// Room in front of every receive. The start of a cut frame that was kept in a small slot is put there, right before the
-/// bytes that continue it, so that the frame lies in one piece and what follows it stays where it was received. With TLS
-/// the start of a cut record comes first, and the frame before the data in it. Whole pages.
-pub const HEADROOM_BYTES: usize = (SMALL_BYTES_MAX + RECORD_BYTES_MAX).next_multiple_of(4096);
+/// Longest start of a frame that is copied in front of the bytes that continue it. A longer one is put together elsewhere.
+pub const PREPEND_BYTES_MAX: usize = 16 * 1024;
+
+/// Room in front of every receive. The kept start of a frame is put there, right before the bytes that continue it, so that
+/// the frame lies in one piece and what follows it stays where it was received. With TLS the start of a record comes first,
+/// and the frame before the data in it. Whole pages.
+pub const HEADROOM_BYTES: usize = (PREPEND_BYTES_MAX + RECORD_BYTES_MAX).next_multiple_of(4096);
 
 /// What one receive may bring. Larger ones save completions and lose the L2 cache. Behind it the decoder may look.
 pub const RECEIVE_BYTES: usize = BUFFER_BYTES - HEADROOM_BYTES - SLACK_BYTES;
 
-const _: () = assert!(
-    BUFFER_BYTES >= MAX_FRAME_SIZE + HEADER_BYTES + SLACK_BYTES,
-    "the largest frame can be kept whole in one buffer"
-);
+const _: () = assert!(SMALL_BYTES_MAX >= MAX_FRAME_SIZE, "a slot holds any partial payload");
+const _: () = assert!(SMALL_BYTES_MAX >= RECORD_BYTES_MAX, "a slot holds any partial record");
 
-/// Fewest buffers of a shard: the kernel's share, as many again to keep cut frames in, and those kept back.
-pub const POOL_BUFFERS_MIN: usize = 2 * LENT_BUFFERS_MIN + KEPT_BACK_BUFFERS;
+/// Fewest buffers of a shard: the kernel's share, as many to keep what comes in them, and two that keep things moving.
+pub const POOL_BUFFERS_MIN: usize = 2 * LENT_BUFFERS_MIN + 2;
 
-/// Buffers that only the frame begun longest ago may take, so that one frame can always be finished and its memory freed:
-/// one to keep it in, one to receive its records into.
-pub const KEPT_BACK_BUFFERS: usize = 2;
+/// Receives are this short at least while the pool is short: one that ends inside a frame then costs the smallest slot.
+pub const SHORT_RECEIVE_BYTES_MIN: usize = 1024;
+/// And this long at most: what a pool with much room left gives each connection.
+pub const SHORT_RECEIVE_BYTES_MAX: usize = 16 * 1024;
+
+/// While the pool is short, a frame older than [`EVICT_AFTER`] has to have arrived at this average rate, in bytes a second,
+/// or it may be evicted: the largest frame in 2 s. Slow links manage that (256 kbit/s); a peer that sends a byte now and then
+/// does not, however often it does so.
+pub const FRAME_RATE_MIN: u64 = 32 * 1024;
+
+/// Connections whose frames can be finished that are looked at in one turn while the pool is short: one ioctl(2) each.
+pub const RESTS_A_TURN: usize = 64;
+/// Frames that are received at a time, while the pool is short, although the kernel does not have all of them: their window is
+/// smaller than the frame. Each may hold half a buffer; two, so that one that stalls does not stop the others.
+pub const FINISHING_MAX: usize = 2;
+
+/// Connections evicted in one tick at most. Each costs some 10 us, so a tick is late by 5 ms at most, and 10 000 connections
+/// are evicted in 2 s.
+pub const EVICTED_A_TICK: usize = 512;
+
+/// `/readyz` reports a pool that has been short for longer than this.
+pub const POOL_SHORT_AFTER: Duration = Duration::from_secs(1);
+
+/// Armed sockets that are looked at in one tick because they have been silent for [`SILENT_CHECK_AFTER`]. About one reset in
+/// 100 000 that follows data leaves its multishot receive without a wake-up. With 10 000 connections each is looked at
+/// every 8 s; a tick costs one poll(2) of this many sockets, some 20 us.
+pub const SILENT_CHECKED: usize = 128;
+/// See [`SILENT_CHECKED`].
+pub const SILENT_CHECK_AFTER: Duration = Duration::from_secs(1);
 
 /// The kernel's share: buffers it may fill before we look. Fewer end the receives of many connections with ENOBUFS: with
 /// 2 000 of them, 32 buffers cost a tenth of the throughput, and 128 gave no more than 64.
@@ -128,7 +155,7 @@ pub const CLOSING_MAX: usize = 128;
 
 /// Answers that wait because the peer does not read them.
 pub const UNREAD_ANSWER_BYTES_MAX: usize = 64 * 1024;
-const _: () = assert!(UNREAD_ANSWER_BYTES_MAX <= BUFFER_BYTES, "unread answers wait in one buffer");
+const _: () = assert!(UNREAD_ANSWER_BYTES_MAX <= SMALL_BYTES_MAX, "unread answers wait in one slot");
 const _: () = assert!(
     TURN_STEPS * 48 + ANSWER_BYTES_MAX <= UNREAD_ANSWER_BYTES_MAX,
     "one turn's answers, of 42 bytes at most, fit"
@@ -140,7 +167,8 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// See [`LINGER`].
 pub const LINGER_BYTES_MAX: u64 = 1024 * 1024;
 
-/// When the pool is short, a begun frame that has been silent so long may be evicted.
+/// While the pool is short, a partial frame of this age, or answers unread for this long, may be evicted. A TLS client that
+/// has not sent its hello gives its place up after this time if others wait.
 pub const EVICT_AFTER: Duration = Duration::from_secs(1);
 
 /// TLS handshakes under way at once. Who connects meanwhile waits unread, and costs no memory; a handshake takes up to
@@ -155,8 +183,14 @@ pub const HANDSHAKE_STEPS: usize = 4;
 /// worked off at once, so that they do not take all buffers.
 pub const HANDSHAKES_WAITING_MAX: usize = 32;
 
-/// Silent handshakes that are ended in one tick because others wait.
+/// Handshakes that are ended in one tick because others wait.
 pub const HANDSHAKES_EVICTED: usize = 64;
+
+/// Handshakes of one address under way at once while others wait.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = HANDSHAKES_MAX / 4;
+
+/// Connections at the front of the queue among which the next handshake is chosen, so that choosing costs some 10 us.
+pub const HANDSHAKES_CHOSEN_FROM: usize = 256;
 
 /// Wait before accepting again after the host had no descriptor or memory left. One log line a second at most.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -184,5 +218,16 @@ impl Limits {
     /// The kernel's share of this pool.
     pub(crate) fn lent_buffers(&self) -> usize {
         (self.pool_buffers / 2).clamp(LENT_BUFFERS_MIN, LENT_BUFFERS_MAX)
+    }
+
+    /// The kernel's share while the pool is short.
+    pub(crate) fn lent_buffers_short(&self) -> usize {
+        (self.lent_buffers() / 8).max(1)
+    }
+
+    /// Buffers that may be cut for partial frames, partial records and unread answers before the pool counts as short. What
+    /// is left takes one more turn's receives and then, in short receives, a little of every connection.
+    pub fn kept_buffers_max(&self) -> usize {
+        (self.pool_buffers - self.lent_buffers()) / 3
     }
 }

@@ -5,18 +5,21 @@
 
 use corelane_pool::{BUFFER_BYTES, BufferPool};
 use corelane_rollup::Rollup;
-use corelane_tls::{CLIENT_CHAIN_BYTES_MAX, HANDSHAKE_BYTES_MAX, RECORD_BYTES_MAX};
+use corelane_tls::{CLIENT_CHAIN_BYTES_MAX, HANDSHAKE_BYTES_MAX};
 use corelane_wire::{Decoder, SKELETON_POINTS_MAX, SKELETONS, SkeletonTable};
 
 use crate::address_table::AddressTable;
 use crate::admission::Admitted;
 use crate::buffer_ring::BufferRing;
+use crate::connection::SCRATCH_BYTES;
+use crate::handshakes::Handshakes;
 use crate::inbox::InboxTable;
 use crate::limits::{
     CLOSING_MAX, COMPLETIONS, HANDED_MAX, HANDSHAKES_MAX, Limits, SUBMISSIONS, TlsLimits, UNREAD_ANSWER_BYTES_MAX,
 };
 use crate::peer::PeerTable;
 use crate::run::{EXECUTOR_IO_MEMORY, EXECUTOR_RING_DEPTH};
+use crate::supply::Supply;
 use crate::tls::Tls;
 
 /// Bytes of one shard, by what they are for. Each is made at start and never grows.
@@ -34,14 +37,13 @@ pub struct ShardMemory {
     pub skeletons: usize,
     /// Heap, touched as connections come: all connections there may be, since the kernel may deal all to one shard.
     pub peers: usize,
-    /// Heap, touched as connections come: run queue and wait queue.
+    /// Heap, touched as connections come: run queue and wait queue, and what eviction chooses from.
     pub queues: usize,
-    /// Heap, touched by events with more points, or longer chunked text, than any before.
+    /// Heap, touched by events with more points, or longer chunked text, than any before, and by the largest frames.
     pub decoder: usize,
     /// Heap, touched as answers are asked for.
     pub answers: usize,
-    /// Heap, touched as connections come that speak TLS: handshakes under way, keys of those that are open, and starts of
-    /// records when the pool is short.
+    /// Heap, touched as connections come that speak TLS: handshakes under way, and keys of those that are open.
     pub tls: usize,
     /// Shared with the kernel and resident at start: the queues of the receive ring, and its ring of buffers.
     pub receive_ring: usize,
@@ -92,8 +94,8 @@ impl Limits {
             shapes: Rollup::shapes_bytes_max(SKELETONS, SKELETON_POINTS_MAX),
             skeletons: SkeletonTable::MEMORY_BYTES,
             peers: PeerTable::bytes(slots_max(self)),
-            queues: 2 * slots_max(self) * size_of::<usize>(),
-            decoder: Decoder::MEMORY_BYTES,
+            queues: slots_max(self) * size_of::<usize>() + Supply::bytes(slots_max(self)),
+            decoder: Decoder::MEMORY_BYTES + SCRATCH_BYTES,
             answers: UNREAD_ANSWER_BYTES_MAX * if self.tls.is_some() { 2 } else { 1 },
             tls: self.tls.map_or(0, |tls| tls_bytes(self, tls)),
             receive_ring: ring_bytes(SUBMISSIONS as usize, COMPLETIONS as usize)
@@ -112,8 +114,8 @@ const SESSION_BYTES: usize = 4 * 1024;
 fn tls_bytes(limits: &Limits, tls: TlsLimits) -> usize {
     let client_chain = if tls.is_mutual { CLIENT_CHAIN_BYTES_MAX } else { 0 };
     HANDSHAKES_MAX * (HANDSHAKE_BYTES_MAX + HANDSHAKE_STATE_BYTES)
-        + slots_max(limits) * (SESSION_BYTES + client_chain + size_of::<Tls>() + 2 * size_of::<usize>())
-        + limits.pool_buffers * RECORD_BYTES_MAX
+        + Handshakes::bytes(slots_max(limits))
+        + slots_max(limits) * (SESSION_BYTES + client_chain + size_of::<Tls>())
 }
 
 /// Both queues of an io_uring: entries to submit, their order, and entries of completions behind a line of counters.

@@ -4,13 +4,13 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use corelane_metrics::CloseReason;
-use corelane_pool::PooledBuffer;
 
 use crate::address_table::Entry;
 use crate::admission::Admitted;
 use crate::clock::Instant;
 use crate::connection::Connection;
 use crate::inbox::Inbox;
+use crate::output::Output;
 use crate::rate::Allowance;
 use crate::tls::Tls;
 
@@ -29,8 +29,8 @@ pub(crate) struct Peer {
     pub(crate) runnable: bool,
     pub(crate) received_bytes: u64,
     pub(crate) last_byte_at: Instant,
-    /// When the first byte of the frame or record at hand came; of a handshake, when it might begin.
-    pub(crate) begun_at: Instant,
+    /// When the first byte of the partial frame or record came; of a handshake, when it could begin.
+    pub(crate) started_at: Instant,
     pub(crate) accepted_at: Instant,
     /// What it may receive, where there is a rate limit.
     pub(crate) allowance: Allowance,
@@ -50,8 +50,10 @@ pub(crate) enum Receiving {
     Queued { since: Instant },
     /// Nothing, until the rate limit allows more: the sweep looks.
     Throttled { since: Instant },
-    /// Receives into memory that was kept back: the rest of one frame into the carry's own buffer, or records of TLS.
-    KeptBack,
+    /// Nothing, until the rest of a partial frame, or record, has come: the kernel tells when, see `supply`.
+    AwaitsRest,
+    /// Nothing: the rest has come. The slot stands in the wait queue, to be read at once.
+    RestIsHere { since: Instant },
     /// Nothing more: 0 for the peer's FIN, else the error.
     Ended { errno: i32 },
 }
@@ -73,15 +75,6 @@ pub(crate) enum Phase {
     Closed,
 }
 
-/// Answers that the socket did not take.
-#[derive(Debug)]
-pub(crate) struct Output {
-    pub(crate) buffer: PooledBuffer,
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-    pub(crate) since: Instant,
-}
-
 impl Peer {
     pub(crate) fn new(admitted: Admitted, allowance: Allowance, now: Instant) -> Self {
         let Admitted { socket, address_entry } = admitted;
@@ -97,7 +90,7 @@ impl Peer {
             runnable: false,
             received_bytes: 0,
             last_byte_at: now,
-            begun_at: now,
+            started_at: now,
             accepted_at: now,
             allowance,
             address_entry,
@@ -107,19 +100,19 @@ impl Peer {
 
     /// Whether the kernel still works on something of this peer.
     pub(crate) fn is_in_flight(&self) -> bool {
-        self.waits_writable || matches!(self.receiving, Receiving::Armed | Receiving::KeptBack)
+        self.waits_writable || matches!(self.receiving, Receiving::Armed | Receiving::AwaitsRest)
     }
 
     /// The clocks stand still while it is us who do not read.
     pub(crate) fn forgive(&mut self, pause: Duration) {
         self.last_byte_at = self.last_byte_at + pause;
-        self.begun_at = self.begun_at + pause;
+        self.started_at = self.started_at + pause;
     }
 
     /// Why the connection ended, when its bytes did.
     pub(crate) fn end_reason(&self, errno: i32) -> CloseReason {
         match errno {
-            0 if self.begun().is_some() => CloseReason::Truncated,
+            0 if self.partial_number().is_some() => CloseReason::Truncated,
             0 => CloseReason::PeerClosed,
             libc::ECONNRESET | libc::EPIPE => CloseReason::PeerReset,
             libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH => CloseReason::HalfOpen,

@@ -1,5 +1,4 @@
-//! The shard's io_uring: multishot accept, multishot receive into provided buffers, readiness to write, and one receive
-//! into memory of the asker's choice for when the pool is short.
+//! The shard's io_uring: multishot accept, multishot receive into provided buffers, readiness to read and to write.
 //!
 //! Owns what the kernel may write to for as long as it may. Knows tokens, not connections: whoever starts an operation
 //! names it by a slot number and gets completions that carry the same number.
@@ -29,8 +28,8 @@ pub(crate) enum Completion {
     Received { slot: usize, buffer: PooledBuffer, bytes: usize, more: bool },
     /// Receiving ended: 0 for the peer's FIN, else an error number.
     ReceiveEnded { slot: usize, errno: i32 },
-    /// The one receive into given memory: its buffer, and the result as for recv(2), an error negative.
-    ReceivedInto { slot: usize, buffer: PooledBuffer, result: i32 },
+    /// The socket has as many bytes as its low-water mark asks for, or has ended.
+    Readable { slot: usize },
     /// The socket can be written to, or has an error.
     Writable { slot: usize },
 }
@@ -41,7 +40,7 @@ pub(crate) enum Completion {
 enum Kind {
     Accept = 1,
     Receive,
-    ReceiveInto,
+    Readable,
     Writable,
     Cancel,
 }
@@ -50,8 +49,6 @@ pub(crate) struct ReceiveRing {
     /// Declared first, dropped first: closing it is what ends the kernel's use of the fields below.
     io: IoUring,
     buffers: BufferRing,
-    /// The buffer of the one `ReceiveInto` under way.
-    into: Option<PooledBuffer>,
     /// Operations whose last completion has not been seen.
     in_flight: usize,
 }
@@ -80,7 +77,7 @@ impl ReceiveRing {
         let buffers = BufferRing::register(&io.submitter(), lent_max, pool_buffers)?;
         io.submitter().register_eventfd(wake.as_raw_fd())?;
         io.completion().disable_eventfd();
-        Ok(Self { io, buffers, into: None, in_flight: 0 })
+        Ok(Self { io, buffers, in_flight: 0 })
     }
 
     /// Accepts connections of `listener` until told otherwise.
@@ -108,28 +105,20 @@ impl ReceiveRing {
         self.start(entry.flags(squeue::Flags::BUFFER_SELECT), Kind::Receive, slot);
     }
 
-    /// Receives at most `bytes` from `socket`, once, into `buffer` from `start` on. One at a time.
-    pub(crate) fn receive_into(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        slot: usize,
-        mut buffer: PooledBuffer,
-        start: usize,
-        bytes: usize,
-    ) {
-        assert!(self.into.is_none(), "one receive into given memory at a time");
-        let target = &mut buffer[start..start + bytes];
-        let entry = opcode::Recv::new(fd(socket), target.as_mut_ptr(), bytes as u32).build();
-        self.into = Some(buffer);
-        self.start(entry, Kind::ReceiveInto, slot);
+    /// Ends the receive of a slot, if one is in flight: its last completion is `ReceiveEnded` with ECANCELED, unless it ends
+    /// by itself first.
+    pub(crate) fn cancel_receive(&mut self, slot: usize) {
+        let entry = opcode::AsyncCancel::new(user_data(Kind::Receive, slot)).build();
+        self.start(entry, Kind::Cancel, 0);
     }
 
-    /// Whether a [`receive_into`](Self::receive_into) is under way.
-    pub(crate) fn is_receiving_into(&self) -> bool {
-        self.into.is_some()
+    /// Reports, once, when `socket` can be read.
+    pub(crate) fn wait_readable(&mut self, socket: BorrowedFd<'_>, slot: usize) {
+        let entry = opcode::PollAdd::new(fd(socket), libc::POLLIN as u32).build();
+        self.start(entry, Kind::Readable, slot);
     }
 
-    /// Tells, once, when `socket` can be written to.
+    /// Reports, once, when `socket` can be written to.
     pub(crate) fn wait_writable(&mut self, socket: BorrowedFd<'_>, slot: usize) {
         let entry = opcode::PollAdd::new(fd(socket), libc::POLLOUT as u32).build();
         self.start(entry, Kind::Writable, slot);
@@ -140,9 +129,9 @@ impl ReceiveRing {
         self.buffers.len()
     }
 
-    /// Lends the kernel one more buffer.
-    pub(crate) fn lend(&mut self, buffer: PooledBuffer) {
-        self.buffers.lend(buffer);
+    /// Lends the kernel one more buffer, for at most `bytes` of a receive.
+    pub(crate) fn lend(&mut self, buffer: PooledBuffer, bytes: usize) {
+        self.buffers.lend(buffer, bytes);
     }
 
     /// Submits what was started and waits for `completions` of them, or `timeout`.
@@ -209,9 +198,8 @@ impl ReceiveRing {
                 _ => Completion::ReceiveEnded { slot, errno: -result },
             });
         }
-        if kind == Kind::ReceiveInto as u64 {
-            let buffer = self.into.take().expect("the receive that ended had a buffer");
-            return Some(Completion::ReceivedInto { slot, buffer, result });
+        if kind == Kind::Readable as u64 {
+            return Some(Completion::Readable { slot });
         }
         (kind == Kind::Writable as u64).then_some(Completion::Writable { slot })
     }
@@ -220,7 +208,7 @@ impl ReceiveRing {
         let entry = entry.user_data(user_data(kind, slot));
         self.in_flight += 1;
         // SAFETY: the entry's descriptor stays open while the operation runs (a peer's slot is freed, and a listener
-        // closed, only after its last completion), and its memory is owned by `buffers` or `into` until then.
+        // closed, only after its last completion), and its memory is owned by `buffers` until then.
         while unsafe { self.io.submission().push(&entry) }.is_err() {
             // Full: let the kernel take what is there. An error here shows again, and is handled, at the next turn.
             let _ = self.io.submit();
@@ -233,7 +221,6 @@ impl Drop for ReceiveRing {
         if self.in_flight > 0 {
             // Closing the ring cancels what runs, but later: memory that might still be written to must not be reused.
             self.buffers.forget_lent();
-            std::mem::forget(self.into.take());
         }
     }
 }

@@ -10,24 +10,22 @@ use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corelane_metrics::{CloseReason, ShardState, cell};
-use corelane_pool::{BufferPool, PooledBuffer};
+use corelane_pool::BufferPool;
 
 use crate::admission::AccessRules;
 use crate::clock::Instant;
-use crate::connection::{Core, Outcome};
+use crate::connection::{Core, Outcome, SCRATCH_BYTES};
 use crate::drain::Drain;
 use crate::handshakes::Handshakes;
 use crate::inbox::{InboxTable, Received};
-use crate::limits::{
-    ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, KEPT_BACK_BUFFERS, RECEIVE_BYTES, TICK, TICKS_A_SECOND,
-    UNREAD_ANSWER_BYTES_MAX,
-};
+use crate::limits::{ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, TICK, UNREAD_ANSWER_BYTES_MAX};
 use crate::moderation::TurnLoad;
-use crate::peer::{Peer, PeerTable, Phase, Receiving};
+use crate::peer::{PeerTable, Phase, Receiving};
 use crate::pipeline::Pipeline;
-use crate::receive_ring::{Completion, RECEIVED_AT, ReceiveRing};
+use crate::receive_ring::{Completion, ReceiveRing};
 use crate::run::ShardConfig;
 use crate::security::SecurityLog;
+use crate::supply::Supply;
 use crate::sweep::is_too_old;
 
 pub(crate) struct Shard {
@@ -38,8 +36,7 @@ pub(crate) struct Shard {
     pub(crate) inboxes: InboxTable,
     /// Slots with a filled inbox, each once, served in turn.
     pub(crate) run_queue: VecDeque<usize>,
-    /// Slots that receive nothing until the kernel has a buffer for them, first come first served.
-    pub(crate) wait_queue: VecDeque<usize>,
+    pub(crate) supply: Supply,
     pub(crate) handshakes: Handshakes,
     pub(crate) accepting: Accepting,
     /// Open connections, lingering ones not counted.
@@ -54,8 +51,7 @@ pub(crate) struct Shard {
     /// Most buffers in use at once since the last tick.
     pub(crate) pool_peak: usize,
     pub(crate) backlog_next: usize,
-    /// Pool waits at the last tick.
-    pub(crate) waits_at_tick: u64,
+    pub(crate) silent_next: usize,
     pub(crate) rules: AccessRules,
     pub(crate) security_log: SecurityLog,
 }
@@ -76,7 +72,7 @@ impl Shard {
     /// Everything the shard will ever use, made on its own thread.
     pub(crate) fn new(config: ShardConfig, listener: TcpListener) -> io::Result<Self> {
         let limits = &config.limits;
-        let pool = BufferPool::new(limits.pool_buffers, KEPT_BACK_BUFFERS)?;
+        let pool = BufferPool::new(limits.pool_buffers)?;
         let mut ring =
             ReceiveRing::new(limits.lent_buffers(), limits.pool_buffers, config.shards.link(config.index).wake_fd())?;
         ring.accept(listener.as_fd());
@@ -87,6 +83,7 @@ impl Shard {
             core: Core {
                 pipeline,
                 pool,
+                scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
                 answers: Vec::with_capacity(UNREAD_ANSWER_BYTES_MAX),
                 sealed: Vec::with_capacity(if config.tls.is_some() { UNREAD_ANSWER_BYTES_MAX } else { 0 }),
                 tls: config.tls.clone(),
@@ -95,7 +92,7 @@ impl Shard {
             peers: PeerTable::new(limits.connections_max + CLOSING_MAX),
             inboxes: InboxTable::new(limits.pool_buffers),
             run_queue: VecDeque::with_capacity(limits.connections_max + CLOSING_MAX),
-            wait_queue: VecDeque::with_capacity(limits.connections_max + CLOSING_MAX),
+            supply: Supply::new(limits, limits.connections_max + CLOSING_MAX),
             handshakes: Handshakes::new(if config.tls.is_some() { limits.connections_max + CLOSING_MAX } else { 0 }),
             accepting: Accepting::Armed(listener),
             connections: 0,
@@ -106,7 +103,7 @@ impl Shard {
             tick_at: now + TICK,
             pool_peak: 0,
             backlog_next: 0,
-            waits_at_tick: 0,
+            silent_next: 0,
             rules: config.rules.clone(),
             security_log: SecurityLog::default(),
             config,
@@ -170,12 +167,12 @@ impl Shard {
             }
             Completion::ReceiveEnded { slot, errno: libc::ENOBUFS } => {
                 // Else only the kernel's share was used up, which is refilled at the end of the turn.
-                let pool_is_short = self.core.pool.free() <= KEPT_BACK_BUFFERS;
-                self.core.pipeline.metrics.add(cell::POOL_WAITS, u64::from(pool_is_short));
+                self.core.pipeline.metrics.add(cell::POOL_WAITS, u64::from(self.supply.is_short()));
                 self.wait_for_buffer(slot);
             }
+            Completion::ReceiveEnded { slot, errno: libc::ECANCELED } => self.wait_for_buffer(slot),
             Completion::ReceiveEnded { slot, errno } => self.receive_ended(slot, errno),
-            Completion::ReceivedInto { slot, buffer, result } => self.received_kept_back(slot, buffer, result),
+            Completion::Readable { slot } => self.rest_is_here(slot),
             Completion::Writable { slot } => self.writable(slot),
         }
     }
@@ -199,7 +196,7 @@ impl Shard {
         };
     }
 
-    fn received(&mut self, slot: usize, received: Received) {
+    pub(crate) fn received(&mut self, slot: usize, received: Received) {
         let bytes = received.unread().len() as u64;
         self.core.pipeline.metrics.add(cell::RECEIVED_BYTES, bytes);
         self.load.count(bytes);
@@ -235,12 +232,12 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.runnable = false;
         let Some(received) = self.inboxes.pop_front(&mut peer.inbox) else { return };
-        let begun = peer.begun();
+        let partial = peer.partial_number();
         // A bug that one peer's bytes bring out costs that peer its connection, not everybody theirs. What `core` holds is
         // whole after a panic: counters are integers, the decoder starts over with each frame.
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.serve(received, &mut self.core)));
-        if !peer.is_handshaking() && peer.begun() != begun {
-            peer.begun_at = self.now;
+        if !peer.is_handshaking() && peer.partial_number() != partial {
+            peer.started_at = self.now;
         }
         match outcome {
             Ok(Outcome::Drained(_)) => {}
@@ -270,11 +267,12 @@ impl Shard {
         } else if is_too_old(peer, slot, self.now, self.config.limits.connection_age_max) {
             self.close(slot, CloseReason::MaxAge);
         } else {
+            self.stop_if_short(slot);
             self.close_if_drained(slot);
         }
     }
 
-    fn receive_ended(&mut self, slot: usize, errno: i32) {
+    pub(crate) fn receive_ended(&mut self, slot: usize, errno: i32) {
         let peer = self.peers.get_mut(slot).expect("a receive under way keeps its slot");
         peer.receiving = Receiving::Ended { errno };
         match peer.phase {
@@ -297,41 +295,6 @@ impl Shard {
         self.close(slot, reason);
     }
 
-    fn received_kept_back(&mut self, slot: usize, buffer: PooledBuffer, result: i32) {
-        let now = self.now;
-        let peer = self.peers.get_mut(slot).expect("a receive under way keeps its slot");
-        peer.receiving = Receiving::Waiting { since: now };
-        self.wait_queue.push_back(slot);
-        if peer.phase != Phase::Open {
-            return if result <= 0 { self.stop_waiting(slot, -result) } else { self.discard(slot, result as u64) };
-        }
-        let bytes = result.max(0) as usize;
-        if peer.tls.is_some() {
-            if bytes == 0 {
-                return self.stop_waiting(slot, -result);
-            }
-            return self.received(slot, Received::new(buffer, bytes, now));
-        }
-        let core = &mut self.core;
-        let outcome = catch_unwind(AssertUnwindSafe(|| peer.connection.take_back_carry(buffer, bytes, core)));
-        peer.received_bytes += bytes as u64;
-        peer.allowance.spend(bytes as u64);
-        peer.last_byte_at = now;
-        self.core.pipeline.metrics.add(cell::RECEIVED_BYTES, bytes as u64);
-        match outcome {
-            Ok(Ok(())) if result <= 0 => return self.stop_waiting(slot, -result),
-            Ok(Ok(())) => {}
-            Ok(Err(broken)) => return self.close_broken(slot, broken),
-            Err(_) => return self.close(slot, CloseReason::Panic),
-        }
-        self.after_service(slot);
-    }
-
-    fn stop_waiting(&mut self, slot: usize, errno: i32) {
-        self.wait_queue.retain(|&waiting| waiting != slot);
-        self.receive_ended(slot, errno);
-    }
-
     pub(crate) fn make_runnable(&mut self, slot: usize) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if std::mem::replace(&mut peer.runnable, true) {
@@ -349,77 +312,7 @@ impl Shard {
         if peer.phase == Phase::Closed {
             return self.finish(slot);
         }
-        self.wait_queue.push_back(slot);
-    }
-
-    /// Lends the kernel its share of free buffers, and lets as many receivers go on as there are buffers for.
-    pub(crate) fn refill(&mut self) {
-        let share = self.load.buffers_wanted(self.config.limits.lent_buffers());
-        while self.ring.lent() < share
-            && let Some(buffer) = self.core.pool.acquire()
-        {
-            self.ring.lend(buffer);
-        }
-        for _ in 0..self.ring.lent().min(self.wait_queue.len()) {
-            if let Some(slot) = self.wait_queue.pop_front() {
-                self.arm(slot);
-            }
-        }
-        if self.ring.lent() == 0 && !self.wait_queue.is_empty() {
-            self.finish_oldest_frame();
-        }
-    }
-
-    /// With no buffer to lend, the frame begun longest ago is received straight into the memory that it is kept in: it can
-    /// always be finished, and then its memory is free for the others. Records of TLS are received into a buffer that was
-    /// kept back, and leave it when they are opened.
-    fn finish_oldest_frame(&mut self) {
-        if self.ring.is_receiving_into() {
-            return;
-        }
-        let begun_at = |peers: &mut PeerTable, slot: usize| {
-            let peer = peers.get_mut(slot)?;
-            // Bytes that were received before must be read before. Whoever has taken the buffer kept back can go on, so
-            // there is always one who can.
-            let ready = peer.phase == Phase::Open && peer.inbox.is_empty() && peer.can_use_kept_back(&self.core.pool);
-            ready.then_some(peer.begun_at)
-        };
-        let oldest = (0..self.wait_queue.len())
-            .filter_map(|at| begun_at(&mut self.peers, self.wait_queue[at]).map(|begun_at| (begun_at, at)))
-            .min();
-        let Some((_, at)) = oldest else { return };
-        let slot = self.wait_queue[at];
-        let peer = self.peers.get_mut(slot).expect("a waiting slot is taken");
-        let target = match &peer.tls {
-            None => peer.connection.lend_carry(&self.core.pool),
-            Some(_) => self.core.pool.acquire_kept_back().map(|buffer| (buffer, RECEIVED_AT, RECEIVE_BYTES)),
-        };
-        if let Some((buffer, start, bytes)) = target {
-            resume_clocks(peer, self.now);
-            peer.receiving = Receiving::KeptBack;
-            self.ring.receive_into(peer.socket.as_fd(), slot, buffer, start, bytes);
-            self.wait_queue.remove(at);
-        }
-    }
-
-    /// Begins to receive, as much as the connection may.
-    pub(crate) fn arm(&mut self, slot: usize) {
-        let (now, rate) = (self.now, self.config.limits.rate_per_connection);
-        let Some(peer) = self.peers.get_mut(slot) else { return };
-        resume_clocks(peer, now);
-        // A connection that is closing is read until its end.
-        if rate == 0 || self.drain.is_some() || peer.phase != Phase::Open {
-            peer.receiving = Receiving::Armed;
-            return self.ring.receive(peer.socket.as_fd(), slot);
-        }
-        let allowed = peer.allowance.available(rate, now);
-        // A tick's worth at a time: drop by drop, a slow connection would cost more than a fast one.
-        if allowed < (rate / TICKS_A_SECOND).clamp(1, RECEIVE_BYTES as u64) {
-            peer.receiving = Receiving::Throttled { since: now };
-            return;
-        }
-        peer.receiving = Receiving::Armed;
-        self.ring.receive_once(peer.socket.as_fd(), slot, allowed.min(RECEIVE_BYTES as u64) as u32);
+        self.supply.wait(slot);
     }
 
     fn is_asked_to_stop(&self) -> bool {
@@ -431,14 +324,14 @@ impl Shard {
         self.flush();
         // A stop is watched turn by turn.
         // Who waits for a buffer gets one in the next turn, if the kernel has any.
-        let is_quiet = self.wait_queue.is_empty() || self.ring.lent() == 0;
+        let is_quiet = !self.supply.is_anybody_waiting() || self.ring.lent() == 0;
         Ok(is_quiet && self.drain.is_none() && !self.is_asked_to_stop() && self.ring.sleep()?)
     }
 
     /// A tick of a sleeping loop: what it starts, and buffers that it frees, are the loop's to see to.
     pub(crate) fn tick_asleep(&mut self, now: Instant) {
         self.tick_if_due(now);
-        if self.ring.has_unsubmitted() || !self.wait_queue.is_empty() {
+        if self.ring.has_unsubmitted() || self.supply.is_anybody_waiting() {
             self.config.shards.link(self.config.index).wake();
         }
     }
@@ -471,12 +364,4 @@ impl Shard {
     pub(crate) fn count_connections(&mut self) {
         self.core.pipeline.metrics.set_gauge(cell::CONNECTIONS, self.connections as f64);
     }
-}
-
-fn resume_clocks(peer: &mut Peer, now: Instant) {
-    let (Receiving::Waiting { since } | Receiving::Queued { since } | Receiving::Throttled { since }) = peer.receiving
-    else {
-        return;
-    };
-    peer.forgive(now.since(since));
 }

@@ -4,9 +4,10 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use corelane_metrics::{CloseReason, Histogram, cell};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock::{Instant, thread_cpu_nanoseconds};
-use crate::limits::{BACKLOG_SAMPLE, EVICT_AFTER, KEPT_BACK_BUFFERS, LENT_BUFFERS_MIN, Limits, TICK};
+use crate::limits::{BACKLOG_SAMPLE, Limits, SILENT_CHECK_AFTER, SILENT_CHECKED, TICK};
 use crate::peer::{Peer, Phase, Receiving};
 use crate::shard::{Accepting, Shard};
 
@@ -77,29 +78,33 @@ impl Shard {
                 Verdict::Finish => self.finish(slot),
             }
         }
-        self.evict_silent_frames();
+        self.relieve_pool();
         self.make_room_for_handshakes();
+        self.look_at_silent();
     }
 
-    /// While others wait for memory that silent frames hold, gives those up that have been silent longest.
-    fn evict_silent_frames(&mut self) {
-        let waits = self.core.pipeline.metrics.get(cell::POOL_WAITS);
-        let waited = waits != std::mem::replace(&mut self.waits_at_tick, waits) || !self.wait_queue.is_empty();
-        if !waited || self.ring.lent() >= LENT_BUFFERS_MIN {
-            return;
-        }
-        // A few a tick: each is looked for among all connections.
-        for _ in 0..LENT_BUFFERS_MIN {
-            if self.core.pool.free() >= KEPT_BACK_BUFFERS + LENT_BUFFERS_MIN {
-                return;
+    /// Looks at sockets that have been silent for long although they are received from, a few in each tick: the kernel may
+    /// have lost the wake-up of a multishot receive. Its end, ECANCELED, leads to a new one, which finds what is there.
+    fn look_at_silent(&mut self) {
+        let mut slots = [0; SILENT_CHECKED];
+        let mut count = 0;
+        for _ in 0..self.peers.slots_used() {
+            if count == SILENT_CHECKED {
+                break;
             }
-            let (now, peers) = (self.now, &mut self.peers);
-            let silent = (0..peers.slots_used()).filter_map(|slot| {
-                let peer = peers.get_mut(slot)?;
-                is_evictable(peer, now).then_some((peer.last_byte_at, slot))
-            });
-            let Some((_, slot)) = silent.min() else { return };
-            self.close(slot, CloseReason::FrameTimeout);
+            self.silent_next = (self.silent_next + 1) % self.peers.slots_used();
+            let Some(peer) = self.peers.get_mut(self.silent_next) else { continue };
+            if peer.receiving == Receiving::Armed && self.now.since(peer.last_byte_at) >= SILENT_CHECK_AFTER {
+                slots[count] = self.silent_next;
+                count += 1;
+            }
+        }
+        for &slot in &slots[..count] {
+            let Some(peer) = self.peers.get_mut(slot) else { continue };
+            let mut socket = [PollFd::new(&peer.socket, PollFlags::IN | PollFlags::RDHUP)];
+            if poll(&mut socket, Some(&Timespec::default())) == Ok(1) {
+                self.ring.cancel_receive(slot);
+            }
         }
     }
 
@@ -142,7 +147,7 @@ fn judge(peer: &Peer, slot: usize, now: Instant, limits: &Limits) -> Verdict {
     }
     if let Some(output) = &peer.output {
         // Owed answers stop every clock but their own.
-        let late = now.since(output.since) >= frame_timeout;
+        let late = now.since(output.since()) >= frame_timeout;
         return if late { Verdict::Close(CloseReason::UnreadAnswers) } else { Verdict::Stay };
     }
     if is_too_old(peer, slot, now, limits.connection_age_max) {
@@ -151,15 +156,15 @@ fn judge(peer: &Peer, slot: usize, now: Instant, limits: &Limits) -> Verdict {
     if matches!(peer.receiving, Receiving::Throttled { .. }) {
         return Verdict::Receive;
     }
-    let read = matches!(peer.receiving, Receiving::Armed | Receiving::KeptBack) && peer.inbox.is_empty();
+    let read = matches!(peer.receiving, Receiving::Armed | Receiving::AwaitsRest) && peer.inbox.is_empty();
     if !read {
         return Verdict::Stay;
     }
     if peer.is_handshaking() {
-        let late = limits.tls.is_some_and(|tls| now.since(peer.begun_at) >= tls.handshake_timeout);
+        let late = limits.tls.is_some_and(|tls| now.since(peer.started_at) >= tls.handshake_timeout);
         return if late { Verdict::Close(CloseReason::HandshakeTimeout) } else { Verdict::Stay };
     }
-    if peer.begun().is_some() && now.since(peer.begun_at) >= frame_timeout {
+    if peer.partial_number().is_some() && now.since(peer.started_at) >= frame_timeout {
         return Verdict::Close(CloseReason::FrameTimeout);
     }
     if !idle_timeout.is_zero() && now.since(peer.last_byte_at) >= idle_timeout {
@@ -178,7 +183,7 @@ pub(crate) fn is_too_old(peer: &Peer, slot: usize, now: Instant, age_max: Durati
     let spread = age_max / 10_240 * ((slot as u32).wrapping_mul(0x9e37_79b9) >> 22);
     now.since(peer.accepted_at) >= age_max + spread
         && peer.connection.is_at_commit_point()
-        && peer.begun().is_none()
+        && peer.partial_number().is_none()
         && (peer.connection.asked() || is_silent(peer, now))
         && peer.inbox.is_empty()
         && peer.output.is_none()
@@ -188,12 +193,4 @@ pub(crate) fn is_too_old(peer: &Peer, slot: usize, now: Instant, age_max: Durati
 fn is_silent(peer: &Peer, now: Instant) -> bool {
     let silent = peer.receiving == Receiving::Armed && now.since(peer.last_byte_at) >= TICK;
     silent && rustix::io::ioctl_fionread(&peer.socket).is_ok_and(|unread| unread == 0)
-}
-
-/// Whether giving this connection's begun frame up is fair, and helps: it was silent although it was read.
-fn is_evictable(peer: &Peer, now: Instant) -> bool {
-    peer.phase == Phase::Open
-        && matches!(peer.receiving, Receiving::Armed | Receiving::KeptBack)
-        && (peer.holds_memory() || peer.receiving == Receiving::KeptBack)
-        && now.since(peer.last_byte_at) >= EVICT_AFTER
 }

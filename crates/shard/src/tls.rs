@@ -1,10 +1,11 @@
 //! TLS on a connection: records are opened in the buffer that they came in, answers are sealed.
 //!
-//! Owns the handshake, then the record layer, and the start of a record whose rest is on its way (`cut`). The data
+//! Owns the handshake, then the record layer, and the start of a record whose rest is on its way (`partial_record`). The data
 //! of all records of one receive is moved together in place, so that frames run through it as they do without TLS. Knows no
 //! clock and no socket.
 #![allow(clippy::disallowed_types, reason = "TLS is configured by another thread")]
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use corelane_pool::BufferPool;
 use corelane_tls::{Handshake, Opened, Records, ServerConfig, TlsFault, record_bytes};
 
 use crate::connection::{Broken, Core, Outcome};
-use crate::cut::Cut;
 use crate::inbox::Received;
+use crate::partial_record::PartialRecord;
 use crate::peer::{Peer, Receiving};
 
 /// What handshakes begin with.
@@ -23,7 +24,7 @@ pub type TlsConfig = Arc<ServerConfig>;
 #[derive(Default)]
 pub(crate) struct Tls {
     stage: Stage,
-    cut: Cut,
+    partial: PartialRecord,
     /// Why nothing more is opened.
     end: Option<End>,
     /// Bytes of the stream up to the first that is neither opened nor given to the handshake.
@@ -31,10 +32,10 @@ pub(crate) struct Tls {
     /// The same before the receive at hand, and before the one in which the frame at hand began.
     receive_from: u64,
     frame_from: u64,
-    /// Records opened: tells one cut record from the next.
+    /// Records opened: tells one partial record from the next.
     records: u64,
-    /// Invariant: it is one of the shard's handshakes under way.
-    pub(crate) has_place: bool,
+    /// The address as which it counts among the shard's handshakes under way.
+    pub(crate) place: Option<IpAddr>,
     /// Whether the peer has said hello and was answered.
     pub(crate) has_answered: bool,
 }
@@ -65,7 +66,7 @@ impl Tls {
         let opened = match self.end {
             Some(_) => Ok(()),
             None => self.shake_hands(received, core).and_then(|is_complete| match is_complete {
-                true => self.open_records(received),
+                true => self.open_records(received, &core.pool),
                 false => Ok(()),
             }),
         };
@@ -99,9 +100,9 @@ impl Tls {
     }
 
     /// Opens all whole records. A fault ends what can be read, not what was read.
-    fn open_records(&mut self, received: &mut Received) -> Result<(), TlsFault> {
+    fn open_records(&mut self, received: &mut Received, pool: &BufferPool) -> Result<(), TlsFault> {
         let Stage::Open(records) = &mut self.stage else { return Ok(()) };
-        if !self.cut.join(received)? {
+        if !self.partial.join(received, pool)? {
             return Ok(());
         }
         let mut data: Option<Range<usize>> = None;
@@ -179,72 +180,65 @@ impl Tls {
 impl Peer {
     /// Takes the frames out of what was received.
     pub(crate) fn serve(&mut self, mut received: Received, core: &mut Core) -> Outcome {
-        let begun = self.connection.begun_frame();
+        let partial = self.connection.partial_number();
         let Some(tls) = &mut self.tls else { return self.connection.serve(received, core) };
         if received.cut.is_none() {
             tls.open(&mut received, core);
         }
         let cut = received.cut.clone().unwrap_or_default();
         let outcome = match received.unread().is_empty() {
-            true => Outcome::Drained(Some(received.buffer)),
+            true => Outcome::Drained(received.buffer),
             false => self.connection.serve(received, core),
         };
-        if self.connection.begun_frame() != begun {
+        if self.connection.partial_number() != partial {
             tls.frame_from = tls.receive_from;
         }
-        match outcome {
-            Outcome::Drained(buffer) => {
-                tls.cut.keep(cut, buffer, &self.connection, &core.pool);
-                Outcome::Drained(None)
-            }
-            other => other,
+        if let Outcome::Drained(buffer) = &outcome {
+            tls.partial.keep(&buffer[cut], &core.pool);
         }
+        outcome
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
-    /// What is begun and not finished, a frame or a record: another number for each.
-    pub(crate) fn begun(&self) -> Option<u64> {
-        let frame = self.connection.begun_frame().map(|number| 2 * number);
-        let record = self.tls.as_ref().filter(|tls| !tls.cut.is_empty()).map(|tls| 2 * tls.records + 1);
+    /// The partial frame or record: a new number for each, `None` if there is none.
+    pub(crate) fn partial_number(&self) -> Option<u64> {
+        let frame = self.connection.partial_number().map(|number| 2 * number);
+        let record = self.tls.as_ref().filter(|tls| !tls.partial.is_none()).map(|tls| 2 * tls.records + 1);
         frame.or(record)
     }
 
-    /// Bytes kept of what is begun.
-    pub(crate) fn begun_bytes(&self) -> usize {
-        self.connection.carried_bytes() + self.tls.as_ref().map_or(0, |tls| tls.cut.bytes().len())
+    /// Bytes kept of a partial frame and a partial record.
+    pub(crate) fn partial_bytes(&self) -> usize {
+        self.connection.partial().len() + self.tls.as_ref().map_or(0, |tls| tls.partial.bytes().len())
     }
 
-    /// Whether what is begun can be received with the buffers that are kept back. The start of a frame that has no buffer
-    /// of its own may take the one that its records come in, and one has to be left to receive into.
-    pub(crate) fn can_use_kept_back(&self, pool: &BufferPool) -> bool {
-        let Some(tls) = &self.tls else { return self.connection.can_lend_carry(pool) };
-        if self.connection.whole_buffer().is_some() || tls.cut.has_whole_buffer() {
-            pool.free() > 0
-        } else {
-            self.begun().is_some() && pool.free() > 1
-        }
+    /// Bytes that the peer has to send before a partial record or frame can go on: with TLS, those of the record, or at least
+    /// as many as the frame lacks. `None` if nothing is partial, or only the header of a frame.
+    pub(crate) fn missing_bytes(&self) -> Option<usize> {
+        let record = self.tls.as_ref().and_then(|tls| tls.partial.missing_bytes());
+        record.or_else(|| self.connection.partial().missing_bytes())
     }
 
-    /// Whether giving up what is begun would free memory of the pool.
+    /// Whether giving up what is partial would return memory to the pool.
     pub(crate) fn holds_memory(&self) -> bool {
-        self.connection.carry_holds_memory() || self.tls.as_ref().is_some_and(|tls| tls.cut.holds_memory())
+        self.connection.partial().holds_memory() || self.tls.as_ref().is_some_and(|tls| !tls.partial.is_none())
     }
 
-    /// Gives up what is begun.
-    pub(crate) fn drop_begun(&mut self) {
-        self.connection.drop_carry();
+    /// Gives up what is partial.
+    pub(crate) fn drop_partial(&mut self) {
+        self.connection.drop_partial();
         if let Some(tls) = &mut self.tls {
-            tls.cut = Cut::Nothing;
+            tls.partial = PartialRecord::default();
         }
     }
 
-    /// Bytes of the stream in front of the frame, or record, that is begun: all in them is decided.
+    /// Bytes of the stream in front of the partial frame, or record: everything in them is decided.
     pub(crate) fn decided_bytes(&self) -> u64 {
         match &self.tls {
-            None => self.received_bytes - self.connection.carried_bytes() as u64,
+            None => self.received_bytes - self.connection.partial().len() as u64,
             Some(tls) if self.connection.is_mid_frame() => tls.frame_from,
             Some(tls) => tls.opened_bytes,
         }

@@ -1,8 +1,8 @@
 #![allow(clippy::disallowed_types, reason = "proptest shares its strategies between them")]
 
 use corelane_metrics::cell;
-use corelane_pool::{BUFFER_BYTES, SMALL_BYTES_MAX};
-use corelane_wire::{MAX_FRAME_SIZE, Reply, decode_answer, encode_event};
+use corelane_pool::BUFFER_BYTES;
+use corelane_wire::{HEADER_BYTES, Reply, decode_answer, encode_event};
 use proptest::prelude::*;
 
 use super::*;
@@ -16,7 +16,15 @@ pub(crate) fn panic_if_asked(id: &str) {
 }
 
 fn core(pool: &BufferPool) -> Core {
-    Core { pipeline: Pipeline::new(64), pool: pool.clone(), answers: Vec::new(), sealed: Vec::new(), tls: None }
+    let scratch = vec![0; SCRATCH_BYTES].into_boxed_slice();
+    Core {
+        pipeline: Pipeline::new(64),
+        pool: pool.clone(),
+        scratch,
+        answers: Vec::new(),
+        sealed: Vec::new(),
+        tls: None,
+    }
 }
 
 /// A frame of a valid event with a payload of `bytes`, or the next size there is.
@@ -43,7 +51,7 @@ fn feed(stream: &[u8], chunks: &[usize], pool: &BufferPool) -> (Connection, Core
     let mut chunks = chunks.iter().copied().cycle();
     while !rest.is_empty() {
         let bytes = chunks.next().unwrap().clamp(1, RECEIVE_BYTES.min(rest.len()));
-        let mut buffer = pool.acquire().expect("one buffer is always free: a connection keeps one at most");
+        let mut buffer = pool.acquire().expect("a connection keeps one slot at most, and moves it with two");
         buffer[HEADROOM_BYTES..HEADROOM_BYTES + bytes].copy_from_slice(&rest[..bytes]);
         rest = &rest[bytes..];
         let mut received = Received::new(buffer, bytes, Instant::now());
@@ -60,7 +68,7 @@ fn feed(stream: &[u8], chunks: &[usize], pool: &BufferPool) -> (Connection, Core
 
 #[test]
 fn frame_split_at_every_byte_decodes_the_same() {
-    let pool = BufferPool::new(2, 0).unwrap();
+    let pool = BufferPool::new(3).unwrap();
     let stream = [frame(60), frame(300), vec![0; 4], frame(1_100)].concat();
     for cut in 1..stream.len() {
         let (connection, core) = feed(&stream, &[cut, stream.len()], &pool);
@@ -69,52 +77,29 @@ fn frame_split_at_every_byte_decodes_the_same() {
     }
     let (connection, _) = feed(&stream, &[1], &pool);
     assert_eq!(connection.decided(), Answer { committed: 3, rejected: 0 }, "byte by byte");
-    assert_eq!(pool.free(), 2);
+    assert_eq!(pool.free(), 3);
 }
 
 #[test]
-fn a_begun_frame_keeps_what_came_and_no_more_than_one_buffer() {
-    let pool = BufferPool::new(2, 0).unwrap();
+fn a_partial_frame_keeps_what_came_and_no_whole_buffer() {
+    let pool = BufferPool::new(3).unwrap();
     let stream = frame(MAX_FRAME_SIZE);
-    for (came, small) in [(3, None), (4, Some(true)), (SMALL_BYTES_MAX, Some(true)), (SMALL_BYTES_MAX + 1, Some(false))]
-    {
+    // Bytes that came, and how many such starts one buffer keeps.
+    for (came, per_buffer) in [(3, None), (4, None), (5, Some(128)), (17_000, Some(4)), (stream.len() - 1, Some(2))] {
         let (connection, core) = feed(&stream[..came], &[came], &pool);
-        assert_eq!(connection.carried_bytes(), came);
-        assert_eq!(connection.carry_holds_memory(), small.is_some());
-        assert_eq!(pool.free(), if small.is_some() { 1 } else { 2 }, "{came} bytes");
-        // A second small frame shares the first one's buffer.
-        if small == Some(true) {
-            let (second, _) = feed(&stream[..came], &[came], &pool);
-            assert!(second.carry_holds_memory() && pool.free() == 1);
-        }
-        drop((connection, core));
-        assert_eq!(pool.free(), 2);
+        assert_eq!(connection.partial().len(), came);
+        assert_eq!(connection.partial().missing_bytes(), (came >= 4).then_some(stream.len() - came));
+        assert_eq!(connection.partial().holds_memory(), per_buffer.is_some());
+        let others: Vec<_> = (1..per_buffer.unwrap_or(1)).map(|_| feed(&stream[..came], &[came], &pool)).collect();
+        assert_eq!(pool.cut(), usize::from(per_buffer.is_some()), "{came} bytes");
+        drop((connection, core, others));
+        assert_eq!(pool.free(), 3);
     }
 }
 
 #[test]
-fn with_no_slot_left_the_receive_buffer_itself_is_kept() {
-    let pool = BufferPool::new(1, 0).unwrap();
-    let stream = frame(5_000);
-    let (connection, mut core) = feed(&stream[..1_000], &[1_000], &pool);
-    assert_eq!((connection.carried_bytes(), pool.free()), (1_000, 0));
-    // The rest comes straight into it.
-    let mut connection = connection;
-    let (mut buffer, start, missing) = connection.lend_carry(&pool).unwrap();
-    assert_eq!((start, missing), (1_000, stream.len() - 1_000));
-    buffer[start..start + 10].copy_from_slice(&stream[1_000..1_010]);
-    assert!(connection.take_back_carry(buffer, 10, &mut core).is_ok());
-    assert!(connection.is_mid_frame());
-    let (mut buffer, start, missing) = connection.lend_carry(&pool).unwrap();
-    buffer[start..start + missing].copy_from_slice(&stream[1_010..]);
-    assert!(connection.take_back_carry(buffer, missing, &mut core).is_ok());
-    assert_eq!(connection.decided(), Answer { committed: 1, rejected: 0 });
-    assert!(!connection.is_mid_frame() && pool.free() == 1);
-}
-
-#[test]
 fn an_answer_covers_the_frames_before_its_request() {
-    let pool = BufferPool::new(2, 0).unwrap();
+    let pool = BufferPool::new(2).unwrap();
     let bad = [0, 0, 0, 1, 0xff];
     let stream = [frame(60), vec![0; 4], bad.to_vec(), vec![0; 4], frame(60), frame(60), vec![0; 4]].concat();
     let (_, core) = feed(&stream, &[7], &pool);
@@ -129,7 +114,7 @@ fn an_answer_covers_the_frames_before_its_request() {
 
 #[test]
 fn a_turn_has_a_budget() {
-    let pool = BufferPool::new(1, 0).unwrap();
+    let pool = BufferPool::new(1).unwrap();
     let (mut connection, mut core) = (Connection::default(), core(&pool));
     let mut buffer = pool.acquire().unwrap();
     let requests = 2 * TURN_STEPS;
@@ -141,7 +126,7 @@ fn a_turn_has_a_budget() {
 
 #[test]
 fn sixty_four_rejected_frames_in_a_row_cost_the_connection_and_an_accepted_one_forgives() {
-    let pool = BufferPool::new(8, 0).unwrap();
+    let pool = BufferPool::new(8).unwrap();
     let serve = |stream: &[u8]| {
         let (mut connection, mut core) = (Connection::default(), core(&pool));
         let mut buffer = pool.acquire().unwrap();
@@ -168,7 +153,7 @@ proptest! {
         chunks in prop::collection::vec(
             prop_oneof![1 => 1usize..8, 2 => 1usize..3_000, 2 => 3_000usize..BUFFER_BYTES], 1..8),
     ) {
-        let pool = BufferPool::new(3, 0).unwrap();
+        let pool = BufferPool::new(3).unwrap();
         let stream: Vec<u8> = sizes.iter().flat_map(|&bytes| frame(bytes)).collect();
         let (connection, core) = feed(&stream, &chunks, &pool);
         prop_assert_eq!(connection.decided(), Answer { committed: sizes.len() as u64, rejected: 0 });

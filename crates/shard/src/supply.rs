@@ -1,0 +1,394 @@
+//! Who receives into which memory.
+//!
+//! The pool has three users: the kernel, which is lent buffers to receive into; inboxes, between a receive and its service;
+//! and what is kept, in slots that buffers are cut into: partial frames and records, and answers that were not taken. A
+//! buffer is lent only while as many others are free to keep what may come in the lent ones, so keeping never fails.
+//!
+//! When what is kept takes more than its share ([`Limits::kept_buffers_max`]), the pool is *short*:
+//! - Receives become short, one at a time for each connection, so a peer between two frames goes on, and one that begins a
+//!   frame costs little.
+//! - A peer inside a longer frame is not read until the kernel has the rest of that frame ([`Receiving::AwaitsRest`]): then
+//!   the frame is finished at once and its memory is free. Nothing is lost; the sender waits.
+//! - At each tick, the frames that arrive too slowly are evicted, those with the least progress for their age first.
+//! - If nothing can be lent at all, the connections that have held the most for the longest time are evicted.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+
+use corelane_metrics::{CloseReason, cell};
+use corelane_pool::BUFFER_BYTES;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use crate::clock::Instant;
+use crate::inbox::Received;
+use crate::limits::{
+    EVICT_AFTER, EVICTED_A_TICK, FINISHING_MAX, FRAME_RATE_MIN, Limits, POOL_SHORT_AFTER, RECEIVE_BYTES, RESTS_A_TURN,
+    SHORT_RECEIVE_BYTES_MAX, SHORT_RECEIVE_BYTES_MIN, TICKS_A_SECOND,
+};
+use crate::low_water::{await_anything, await_bytes};
+use crate::peer::{Peer, Phase, Receiving};
+use crate::receive_ring::RECEIVED_AT;
+use crate::shard::Shard;
+
+/// The wait for buffers, and whether the pool is short.
+#[derive(Debug)]
+pub(crate) struct Supply {
+    /// Slots that receive nothing until the kernel has a buffer for them, first come first served.
+    wait_queue: VecDeque<usize>,
+    /// Slots whose partial frame can be finished: served first, since that frees memory.
+    rests: VecDeque<usize>,
+    /// Connections, at most [`FINISHING_MAX`], that are read although their frame, named by its number, does not become whole
+    /// by that.
+    finishing: Vec<(usize, u64)>,
+    kept_max: usize,
+    short_since: Option<Instant>,
+    /// What eviction chooses from: a rank and a slot each. Empty in between; here so that it is allocated once.
+    candidates: Vec<(u64, usize)>,
+}
+
+impl Supply {
+    /// For up to `slots_max` connections. Memory is reserved here and does not grow.
+    pub(crate) fn new(limits: &Limits, slots_max: usize) -> Self {
+        Self {
+            wait_queue: VecDeque::with_capacity(slots_max),
+            rests: VecDeque::with_capacity(slots_max),
+            finishing: Vec::with_capacity(FINISHING_MAX),
+            kept_max: limits.kept_buffers_max(),
+            short_since: None,
+            candidates: Vec::with_capacity(slots_max),
+        }
+    }
+
+    /// What [`new`](Self::new) allocates.
+    pub(crate) const fn bytes(slots_max: usize) -> usize {
+        slots_max * (2 * size_of::<usize>() + size_of::<(u64, usize)>())
+    }
+
+    /// Takes note of how many buffers are cut. The pool stops being short at three quarters of the share, so that it does not
+    /// change its mind with every frame.
+    fn note_kept(&mut self, kept: usize, now: Instant) {
+        if kept > self.kept_max {
+            self.short_since.get_or_insert(now);
+        } else if kept <= self.kept_max * 3 / 4 {
+            self.short_since = None;
+        }
+    }
+
+    /// Whether a connection may be read although its frame does not become whole by that.
+    fn may_finish(&mut self, slot: usize, number: u64) -> bool {
+        let is_known = self.finishing.contains(&(slot, number));
+        if !is_known && self.finishing.len() < FINISHING_MAX {
+            self.finishing.push((slot, number));
+            return true;
+        }
+        is_known
+    }
+
+    pub(crate) fn is_short(&self) -> bool {
+        self.short_since.is_some()
+    }
+
+    fn is_short_for_long(&self, now: Instant) -> bool {
+        self.short_since.is_some_and(|since| now.since(since) >= POOL_SHORT_AFTER)
+    }
+
+    pub(crate) fn is_anybody_waiting(&self) -> bool {
+        !self.wait_queue.is_empty() || !self.rests.is_empty()
+    }
+
+    pub(crate) fn wait(&mut self, slot: usize) {
+        self.wait_queue.push_back(slot);
+    }
+
+    pub(crate) fn stop_waiting(&mut self, slot: usize) {
+        self.wait_queue.retain(|&waiting| waiting != slot);
+        self.rests.retain(|&waiting| waiting != slot);
+    }
+}
+
+/// How long a receive may be while the pool is short: what `free` buffers give each of the connections, in steps of the
+/// pool's slots. With few buffers, each size of slots in use would cost too many of them.
+fn short_receive_bytes(free: usize, connections: usize) -> usize {
+    match free * BUFFER_BYTES / connections.max(1) {
+        _ if free < FEW_BUFFERS => SHORT_RECEIVE_BYTES_MIN,
+        SHORT_RECEIVE_BYTES_MAX.. => SHORT_RECEIVE_BYTES_MAX,
+        4096.. => 4096,
+        _ => SHORT_RECEIVE_BYTES_MIN,
+    }
+}
+
+/// See [`short_receive_bytes`].
+const FEW_BUFFERS: usize = 16;
+
+impl Shard {
+    /// Lends the kernel its share of free buffers, and lets as many connections receive as there are buffers for.
+    pub(crate) fn refill(&mut self) {
+        self.supply.note_kept(self.core.pool.cut(), self.now);
+        let limits = &self.config.limits;
+        let (share, bytes) = match self.supply.is_short() {
+            false => (self.load.buffers_wanted(limits.lent_buffers()), RECEIVE_BYTES),
+            true => (limits.lent_buffers_short(), self.short_receive_bytes()),
+        };
+        self.finish_frames();
+        self.lend(share, bytes);
+        // What is in an inbox may free memory.
+        if self.ring.lent() == 0 && self.inboxes.len() == 0 && self.supply.is_anybody_waiting() {
+            self.evict_largest();
+            self.lend(share, bytes);
+        }
+        let mut unclaimed = self.ring.lent();
+        for _ in 0..self.supply.wait_queue.len() {
+            if unclaimed == 0 {
+                break;
+            }
+            let Some(slot) = self.supply.wait_queue.pop_front() else { break };
+            unclaimed -= usize::from(self.go_on(slot, bytes));
+        }
+    }
+
+    fn lend(&mut self, share: usize, bytes: usize) {
+        // With two besides, the rest of a frame can always be received, and be kept if it is not all of it.
+        while self.ring.lent() < share
+            && self.core.pool.free() >= self.buffers_promised() + 2 + 2
+            && let Some(buffer) = self.core.pool.acquire()
+        {
+            self.ring.lend(buffer, bytes);
+        }
+    }
+
+    /// How long receives may be while the pool is short.
+    fn short_receive_bytes(&self) -> usize {
+        let reserve = 2 * self.config.limits.lent_buffers_short() + 1;
+        short_receive_bytes(self.core.pool.free().saturating_sub(reserve), self.connections)
+    }
+
+    /// Buffers that have to stay free: one for each receive whose bytes may have to be kept. With TLS one receive may end in
+    /// the start of a record behind the start of a frame.
+    pub(crate) fn buffers_promised(&self) -> usize {
+        self.ring.lent() + self.inboxes.len() + usize::from(self.core.tls.is_some())
+    }
+
+    /// Reads the rest of frames for which the kernel has it. It also reports sockets whose window is closed before all of a
+    /// frame fits in: of these only a few are read at a time, since what they have must be kept until the rest comes.
+    fn finish_frames(&mut self) {
+        let peers = &mut self.peers;
+        self.supply.finishing.retain(|&(slot, number)| {
+            peers.get_mut(slot).is_some_and(|peer| peer.phase == Phase::Open && peer.partial_number() == Some(number))
+        });
+        for _ in 0..self.supply.rests.len().min(RESTS_A_TURN) {
+            if self.core.pool.free() < self.buffers_promised() + 2 {
+                return;
+            }
+            let Some(slot) = self.supply.rests.pop_front() else { return };
+            let Some(peer) = self.peers.get_mut(slot) else { continue };
+            let (Phase::Open, Some(missing), Some(number)) = (peer.phase, peer.missing_bytes(), peer.partial_number())
+            else {
+                self.supply.wait(slot);
+                continue;
+            };
+            let is_whole = rustix::io::ioctl_fionread(&peer.socket).is_ok_and(|unread| unread >= missing as u64);
+            if is_whole || self.supply.may_finish(slot, number) {
+                self.receive_rest(slot, missing);
+            } else {
+                self.supply.rests.push_back(slot);
+            }
+        }
+    }
+
+    /// Lets a connection receive that waited for a buffer; whether that takes a lent one.
+    fn go_on(&mut self, slot: usize, bytes: usize) -> bool {
+        let is_short = self.supply.is_short();
+        let Some(peer) = self.peers.get_mut(slot) else { return false };
+        if !peer.inbox.is_empty() {
+            // What it has is served first: whether a frame is partial shows then.
+            self.supply.wait(slot);
+            return false;
+        }
+        let is_open = peer.phase == Phase::Open;
+        if is_short && is_open && peer.missing_bytes().is_some_and(|missing| missing > bytes) {
+            self.await_rest(slot);
+            return false;
+        }
+        self.arm(slot);
+        true
+    }
+
+    /// Begins to receive, as much as the connection may.
+    pub(crate) fn arm(&mut self, slot: usize) {
+        let (now, rate) = (self.now, self.config.limits.rate_per_connection);
+        let short = self.supply.is_short().then(|| self.short_receive_bytes());
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        resume_clocks(peer, now);
+        let mut bytes = short.unwrap_or(RECEIVE_BYTES);
+        // A connection that is closing is read until its end.
+        let is_limited = rate > 0 && self.drain.is_none() && peer.phase == Phase::Open;
+        if is_limited {
+            let allowed = peer.allowance.available(rate, now);
+            // A tick's worth at a time: drop by drop, a slow connection would cost more than a fast one.
+            if allowed < (rate / TICKS_A_SECOND).clamp(1, RECEIVE_BYTES as u64) {
+                peer.receiving = Receiving::Throttled { since: now };
+                return;
+            }
+            bytes = bytes.min(usize::try_from(allowed).unwrap_or(usize::MAX));
+        }
+        peer.receiving = Receiving::Armed;
+        if is_limited || short.is_some() {
+            self.ring.receive_once(peer.socket.as_fd(), slot, bytes as u32);
+        } else {
+            self.ring.receive(peer.socket.as_fd(), slot);
+        }
+    }
+
+    /// Stops reading a connection until the kernel has the rest of its partial frame or record. The clocks run: it is the peer
+    /// that has to send.
+    fn await_rest(&mut self, slot: usize) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        resume_clocks(peer, now);
+        peer.receiving = Receiving::AwaitsRest;
+        await_bytes(peer.socket.as_fd(), peer.missing_bytes().unwrap_or(1));
+        self.ring.wait_readable(peer.socket.as_fd(), slot);
+    }
+
+    /// The rest of a partial frame has come, or nothing more will.
+    pub(crate) fn rest_is_here(&mut self, slot: usize) {
+        let now = self.now;
+        let peer = self.peers.get_mut(slot).expect("an operation in flight keeps its slot");
+        await_anything(peer.socket.as_fd());
+        peer.receiving = Receiving::RestIsHere { since: now };
+        match peer.phase {
+            Phase::Open => self.supply.rests.push_back(slot),
+            Phase::Closed => self.finish(slot),
+            _ => self.supply.wait(slot),
+        }
+    }
+
+    /// Reads the rest of a partial frame, which is there, without a detour through the ring.
+    fn receive_rest(&mut self, slot: usize, missing: usize) {
+        let now = self.now;
+        let Some(mut buffer) = self.core.pool.acquire() else { return self.supply.rests.push_front(slot) };
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        resume_clocks(peer, now);
+        let target = &mut buffer[RECEIVED_AT..RECEIVED_AT + missing.min(RECEIVE_BYTES)];
+        peer.receiving = Receiving::Waiting { since: now };
+        match rustix::net::recv(&peer.socket, target, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => self.receive_ended(slot, 0),
+            Ok((bytes, _)) => {
+                self.supply.wait(slot);
+                self.received(slot, Received::new(buffer, bytes, now));
+            }
+            Err(Errno::AGAIN | Errno::INTR | Errno::NOMEM | Errno::NOBUFS) => self.supply.wait(slot),
+            Err(error) => self.receive_ended(slot, error.raw_os_error()),
+        }
+    }
+
+    /// While the pool is short: a connection that is inside a longer frame, and receives at will since before, is stopped, so
+    /// that it goes on by [`go_on`](Self::go_on).
+    pub(crate) fn stop_if_short(&mut self, slot: usize) {
+        if !self.supply.is_short() {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if peer.receiving == Receiving::Armed
+            && peer.missing_bytes().is_some_and(|missing| missing > SHORT_RECEIVE_BYTES_MIN)
+        {
+            self.ring.cancel_receive(slot);
+        }
+    }
+
+    /// The tick's part: evicts what came too slowly while the pool is short, and says so if it stays short.
+    pub(crate) fn relieve_pool(&mut self) {
+        self.supply.note_kept(self.core.pool.cut(), self.now);
+        let is_short_for_long = self.supply.is_short_for_long(self.now);
+        self.core.pipeline.metrics.set_gauge(cell::POOL_SHORT, f64::from(u8::from(is_short_for_long)));
+        if self.supply.is_short() {
+            let now = self.now;
+            self.evict(|peer| lateness(peer, now), |shard| !shard.supply.is_short());
+        }
+    }
+
+    /// Makes room for receives at once.
+    fn evict_largest(&mut self) {
+        let (now, wanted) = (self.now, 2 * self.config.limits.lent_buffers_short() + 1);
+        self.evict(|peer| burden(peer, now), |shard| shard.core.pool.free() >= wanted);
+    }
+
+    /// Closes connections in the order of their rank, lowest first, until there is enough memory.
+    fn evict(&mut self, rank: impl Fn(&Peer) -> Option<u64>, is_enough: impl Fn(&Self) -> bool) {
+        let mut candidates = std::mem::take(&mut self.supply.candidates);
+        for slot in 0..self.peers.slots_used() {
+            if let Some(rank) = self.peers.get_mut(slot).and_then(|peer| rank(peer)) {
+                candidates.push((rank, slot));
+            }
+        }
+        candidates.sort_unstable();
+        for &(_, slot) in candidates.iter().take(EVICTED_A_TICK) {
+            let Some(peer) = self.peers.get_mut(slot) else { continue };
+            if peer.output.is_some() {
+                self.give_up_output(slot);
+                self.close(slot, CloseReason::UnreadAnswers);
+            } else {
+                self.close(slot, CloseReason::FrameTimeout);
+            }
+            self.supply.note_kept(self.core.pool.cut(), self.now);
+            if is_enough(self) {
+                break;
+            }
+        }
+        candidates.clear();
+        self.supply.candidates = candidates;
+    }
+}
+
+/// Ends the pause of the clocks of a connection that was not read.
+fn resume_clocks(peer: &mut Peer, now: Instant) {
+    let (Receiving::Waiting { since }
+    | Receiving::Queued { since }
+    | Receiving::Throttled { since }
+    | Receiving::RestIsHere { since }) = peer.receiving
+    else {
+        return;
+    };
+    peer.forgive(now.since(since));
+}
+
+/// The bytes a second at which the partial frame has come so far, unread ones in the kernel included, if that is too slow;
+/// 0 for answers that stay unread. `None` for a connection that may stay: it holds nothing, is young, or we are the ones who
+/// have not read what is there.
+fn lateness(peer: &Peer, now: Instant) -> Option<u64> {
+    if peer.phase != Phase::Open || !peer.inbox.is_empty() {
+        return None;
+    }
+    if let Some(output) = &peer.output {
+        return (now.since(output.since()) >= EVICT_AFTER).then_some(0);
+    }
+    let age = now.since(peer.started_at);
+    if !peer.holds_memory() || age < EVICT_AFTER {
+        return None;
+    }
+    let unread = rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
+    if peer.missing_bytes().is_some_and(|missing| unread >= missing as u64) {
+        return None;
+    }
+    let rate = bytes_a_second(peer.partial_bytes() as u64 + unread, age);
+    (rate < FRAME_RATE_MIN).then_some(rate)
+}
+
+fn bytes_a_second(bytes: u64, age: std::time::Duration) -> u64 {
+    (u128::from(bytes) * 1_000_000_000 / age.as_nanos().max(1)) as u64
+}
+
+/// What a connection has cost: kept bytes times the time that they were kept, the largest first.
+fn burden(peer: &Peer, now: Instant) -> Option<u64> {
+    if peer.phase != Phase::Open {
+        return None;
+    }
+    let (bytes, since) = match &peer.output {
+        Some(output) => (output.slot_bytes(), output.since()),
+        None if peer.holds_memory() => (peer.partial_bytes(), peer.started_at),
+        None => return None,
+    };
+    let microseconds = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
+    Some(u64::MAX - microseconds.saturating_mul(bytes as u64))
+}
