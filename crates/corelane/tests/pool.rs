@@ -30,9 +30,13 @@ fn send_at_once(server: &Server, streams: &[Vec<Vec<u8>>], pause: Duration) -> D
         let mut peer = server.connect();
         begin.wait();
         let start = Instant::now();
-        for piece in pieces {
+        for (number, piece) in pieces.iter().enumerate() {
             peer.send(piece);
             sleep(pause);
+            if number == 0 {
+                // By now every stream stands inside a frame.
+                begin.wait();
+            }
         }
         peer.commit();
         start.elapsed()

@@ -149,7 +149,7 @@ impl Shard {
         peer.output = None;
         peer.phase = Phase::Lingering { until: self.now + LINGER, discarded: 0 };
         let _ = rustix::net::shutdown(&peer.socket, Shutdown::Write);
-        if matches!(peer.receiving, Receiving::Throttled { .. } | Receiving::Queued { .. }) {
+        if matches!(peer.receiving, Receiving::Throttled { .. } | Receiving::Queued { .. } | Receiving::Paused { .. }) {
             return self.arm(slot);
         }
         if matches!(peer.receiving, Receiving::Ended { .. }) {
@@ -180,7 +180,7 @@ impl Shard {
             }
             return;
         }
-        if matches!(peer.receiving, Receiving::Waiting { .. } | Receiving::RestIsHere { .. }) {
+        if matches!(peer.receiving, Receiving::Waiting { .. } | Receiving::Parked { .. }) {
             self.supply.stop_waiting(slot);
         }
         self.peers.remove(slot);

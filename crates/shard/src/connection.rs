@@ -168,6 +168,11 @@ impl Connection {
         self.is_mid_frame().then_some(self.progress.boundaries)
     }
 
+    /// Frames and commit requests that have ended.
+    pub(crate) fn boundaries(&self) -> u64 {
+        self.progress.boundaries
+    }
+
     fn decided_frames(&self) -> u64 {
         self.progress.decided.committed + self.progress.decided.rejected
     }

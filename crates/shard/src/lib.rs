@@ -14,7 +14,7 @@
 //!   `supply`: who receives into which memory, and who has to go when it is short; `moderation`: what one turn makes of
 //!   the next;
 //! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
-//! - `receive_ring`, `buffer_ring`, `inbox`, `low_water`: io_uring, the kernel's share of the pool, and what it has filled;
+//! - `receive_ring`, `buffer_ring`, `inbox`, `window`: io_uring, the kernel's share of the pool, and what it has filled;
 //! - `run`, `parker`: the glommio executor around the loop, and its sleep;
 //! - `listener`, `link`, `clock`: sockets made at start, what crosses threads, time.
 
@@ -31,7 +31,6 @@ mod kept;
 pub mod limits;
 mod link;
 mod listener;
-mod low_water;
 mod moderation;
 pub mod needs;
 mod output;
@@ -49,6 +48,7 @@ mod shards;
 mod supply;
 mod sweep;
 mod tls;
+mod window;
 
 pub use address_table::ACCEPT_RATE_MAX;
 pub use admission::AccessRules;

@@ -31,6 +31,10 @@ pub(crate) struct Peer {
     pub(crate) last_byte_at: Instant,
     /// When the first byte of the partial frame or record came; of a handshake, when it could begin.
     pub(crate) started_at: Instant,
+    /// Whether its receive window is known to take the largest frame.
+    pub(crate) has_large_window: bool,
+    /// While parked: when a byte was last read to open the receive window, or to see the end of the stream.
+    pub(crate) nudged_at: Instant,
     pub(crate) accepted_at: Instant,
     /// What it may receive, where there is a rate limit.
     pub(crate) allowance: Allowance,
@@ -44,16 +48,16 @@ pub(crate) struct Peer {
 pub(crate) enum Receiving {
     /// Receives into the kernel's share of the pool.
     Armed,
+    /// Nothing, until what was received is served: the receive has ended, the stream has not.
+    Paused { since: Instant },
     /// Nothing, until a buffer comes home: the slot stands in the wait queue.
     Waiting { since: Instant },
     /// Nothing, until the handshake of another is over: the slot stands in the handshake queue.
     Queued { since: Instant },
     /// Nothing, until the rate limit allows more: the sweep looks.
     Throttled { since: Instant },
-    /// Nothing, until the rest of a partial frame, or record, has come: the kernel tells when, see `supply`.
-    AwaitsRest,
-    /// Nothing: the rest has come. The slot stands in the wait queue, to be read at once.
-    RestIsHere { since: Instant },
+    /// Nothing, while the pool is short and the rest of a partial frame, or record, is not in the kernel, see `supply`.
+    Parked { since: Instant },
     /// Nothing more: 0 for the peer's FIN, else the error.
     Ended { errno: i32 },
 }
@@ -91,6 +95,8 @@ impl Peer {
             received_bytes: 0,
             last_byte_at: now,
             started_at: now,
+            has_large_window: false,
+            nudged_at: Instant::default(),
             accepted_at: now,
             allowance,
             address_entry,
@@ -100,7 +106,7 @@ impl Peer {
 
     /// Whether the kernel still works on something of this peer.
     pub(crate) fn is_in_flight(&self) -> bool {
-        self.waits_writable || matches!(self.receiving, Receiving::Armed | Receiving::AwaitsRest)
+        self.waits_writable || self.receiving == Receiving::Armed
     }
 
     /// The clocks stand still while it is us who do not read.

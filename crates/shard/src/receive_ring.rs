@@ -1,4 +1,4 @@
-//! The shard's io_uring: multishot accept, multishot receive into provided buffers, readiness to read and to write.
+//! The shard's io_uring: multishot accept, multishot receive into provided buffers, readiness to write.
 //!
 //! Owns what the kernel may write to for as long as it may. Knows tokens, not connections: whoever starts an operation
 //! names it by a slot number and gets completions that carry the same number.
@@ -28,8 +28,6 @@ pub(crate) enum Completion {
     Received { slot: usize, buffer: PooledBuffer, bytes: usize, more: bool },
     /// Receiving ended: 0 for the peer's FIN, else an error number.
     ReceiveEnded { slot: usize, errno: i32 },
-    /// The socket has as many bytes as its low-water mark asks for, or has ended.
-    Readable { slot: usize },
     /// The socket can be written to, or has an error.
     Writable { slot: usize },
 }
@@ -40,7 +38,6 @@ pub(crate) enum Completion {
 enum Kind {
     Accept = 1,
     Receive,
-    Readable,
     Writable,
     Cancel,
 }
@@ -110,12 +107,6 @@ impl ReceiveRing {
     pub(crate) fn cancel_receive(&mut self, slot: usize) {
         let entry = opcode::AsyncCancel::new(user_data(Kind::Receive, slot)).build();
         self.start(entry, Kind::Cancel, 0);
-    }
-
-    /// Reports, once, when `socket` can be read.
-    pub(crate) fn wait_readable(&mut self, socket: BorrowedFd<'_>, slot: usize) {
-        let entry = opcode::PollAdd::new(fd(socket), libc::POLLIN as u32).build();
-        self.start(entry, Kind::Readable, slot);
     }
 
     /// Reports, once, when `socket` can be written to.
@@ -197,9 +188,6 @@ impl ReceiveRing {
                 Some(buffer) if result > 0 => Completion::Received { slot, buffer, bytes: result as usize, more },
                 _ => Completion::ReceiveEnded { slot, errno: -result },
             });
-        }
-        if kind == Kind::Readable as u64 {
-            return Some(Completion::Readable { slot });
         }
         (kind == Kind::Writable as u64).then_some(Completion::Writable { slot })
     }

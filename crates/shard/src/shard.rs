@@ -172,7 +172,6 @@ impl Shard {
             }
             Completion::ReceiveEnded { slot, errno: libc::ECANCELED } => self.wait_for_buffer(slot),
             Completion::ReceiveEnded { slot, errno } => self.receive_ended(slot, errno),
-            Completion::Readable { slot } => self.rest_is_here(slot),
             Completion::Writable { slot } => self.writable(slot),
         }
     }
@@ -238,6 +237,9 @@ impl Shard {
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.serve(received, &mut self.core)));
         if !peer.is_handshaking() && peer.partial_number() != partial {
             peer.started_at = self.now;
+            if let Receiving::Paused { since } = &mut peer.receiving {
+                *since = self.now;
+            }
         }
         match outcome {
             Ok(Outcome::Drained(_)) => {}
@@ -267,6 +269,9 @@ impl Shard {
         } else if is_too_old(peer, slot, self.now, self.config.limits.connection_age_max) {
             self.close(slot, CloseReason::MaxAge);
         } else {
+            if matches!(peer.receiving, Receiving::Paused { .. }) {
+                self.line_up(slot);
+            }
             self.stop_if_short(slot);
             self.close_if_drained(slot);
         }
@@ -304,17 +309,6 @@ impl Shard {
         queue.push_back(slot);
     }
 
-    /// Puts a connection whose receive has ended, but not its bytes, in line for the next buffer.
-    fn wait_for_buffer(&mut self, slot: usize) {
-        let now = self.now;
-        let peer = self.peers.get_mut(slot).expect("a receive under way keeps its slot");
-        peer.receiving = Receiving::Waiting { since: now };
-        if peer.phase == Phase::Closed {
-            return self.finish(slot);
-        }
-        self.supply.wait(slot);
-    }
-
     fn is_asked_to_stop(&self) -> bool {
         self.config.shards.link(self.config.index).is_draining()
     }
@@ -322,9 +316,8 @@ impl Shard {
     /// Prepares for sleep; `false` when there is something to do instead.
     pub(crate) fn falls_asleep(&mut self) -> io::Result<bool> {
         self.flush();
-        // A stop is watched turn by turn.
-        // Who waits for a buffer gets one in the next turn, if the kernel has any.
-        let is_quiet = !self.supply.is_anybody_waiting() || self.ring.lent() == 0;
+        // A stop is watched turn by turn, and so is a pool that is short.
+        let is_quiet = !self.supply.is_anybody_waiting();
         Ok(is_quiet && self.drain.is_none() && !self.is_asked_to_stop() && self.ring.sleep()?)
     }
 

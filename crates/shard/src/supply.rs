@@ -7,42 +7,47 @@
 //! When what is kept takes more than its share ([`Limits::kept_buffers_max`]), the pool is *short*:
 //! - Receives become short, one at a time for each connection, so a peer between two frames goes on, and one that begins a
 //!   frame costs little.
-//! - A peer inside a longer frame is not read until the kernel has the rest of that frame ([`Receiving::AwaitsRest`]): then
-//!   the frame is finished at once and its memory is free. Nothing is lost; the sender waits.
+//! - A peer inside a longer frame is parked ([`Receiving::Parked`]): it is read once the kernel has the rest of that frame, so
+//!   that the frame is finished at once and its memory is free. Nothing is lost; the sender waits.
 //! - At each tick, the frames that arrive too slowly are evicted, those with the least progress for their age first.
-//! - If nothing can be lent at all, the connections that have held the most for the longest time are evicted.
+//! - If nothing can be lent at all for [`EVICT_DRY_AFTER`], the connections that have held the most for the longest time are
+//!   evicted.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use corelane_metrics::{CloseReason, cell};
 use corelane_pool::BUFFER_BYTES;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use crate::clock::Instant;
 use crate::inbox::Received;
 use crate::limits::{
-    EVICT_AFTER, EVICTED_A_TICK, FINISHING_MAX, FRAME_RATE_MIN, Limits, POOL_SHORT_AFTER, RECEIVE_BYTES, RESTS_A_TURN,
-    SHORT_RECEIVE_BYTES_MAX, SHORT_RECEIVE_BYTES_MIN, TICKS_A_SECOND,
+    EVICT_AFTER, EVICT_DRY_AFTER, EVICTED_A_TICK, FINISHING_MAX, FINISHING_MIN, FRAME_RATE_MIN, Limits, NUDGE_EVERY,
+    PARKED_A_TURN, PARKED_CHEAP_BYTES, POOL_SHORT_AFTER, RECEIVE_BYTES, SHORT_RECEIVE_BYTES_MAX,
+    SHORT_RECEIVE_BYTES_MIN, TICKS_A_SECOND,
 };
-use crate::low_water::{await_anything, await_bytes};
 use crate::peer::{Peer, Phase, Receiving};
 use crate::receive_ring::RECEIVED_AT;
 use crate::shard::Shard;
+use crate::window::make_room_for_frame;
 
 /// The wait for buffers, and whether the pool is short.
 #[derive(Debug)]
 pub(crate) struct Supply {
     /// Slots that receive nothing until the kernel has a buffer for them, first come first served.
     wait_queue: VecDeque<usize>,
-    /// Slots whose partial frame can be finished: served first, since that frees memory.
-    rests: VecDeque<usize>,
-    /// Connections, at most [`FINISHING_MAX`], that are read although their frame, named by its number, does not become whole
-    /// by that.
+    /// Slots of connections that are read when their frame can be finished: looked at first, since that frees memory.
+    parked: VecDeque<usize>,
+    /// Connections, at most [`FINISHING_MAX`], that are read although their frame does not become whole by that, each with the
+    /// number of boundaries in front of that frame.
     finishing: Vec<(usize, u64)>,
     kept_max: usize,
     short_since: Option<Instant>,
+    /// Since when connections wait and nothing can be lent.
+    dry_since: Option<Instant>,
     /// What eviction chooses from: a rank and a slot each. Empty in between; here so that it is allocated once.
     candidates: Vec<(u64, usize)>,
 }
@@ -52,10 +57,11 @@ impl Supply {
     pub(crate) fn new(limits: &Limits, slots_max: usize) -> Self {
         Self {
             wait_queue: VecDeque::with_capacity(slots_max),
-            rests: VecDeque::with_capacity(slots_max),
+            parked: VecDeque::with_capacity(slots_max),
             finishing: Vec::with_capacity(FINISHING_MAX),
             kept_max: limits.kept_buffers_max(),
             short_since: None,
+            dry_since: None,
             candidates: Vec::with_capacity(slots_max),
         }
     }
@@ -75,11 +81,11 @@ impl Supply {
         }
     }
 
-    /// Whether a connection may be read although its frame does not become whole by that.
-    fn may_finish(&mut self, slot: usize, number: u64) -> bool {
-        let is_known = self.finishing.contains(&(slot, number));
-        if !is_known && self.finishing.len() < FINISHING_MAX {
-            self.finishing.push((slot, number));
+    /// Whether a connection may be read although its frame does not become whole by that; `share` is how many may.
+    fn may_finish(&mut self, slot: usize, boundary: u64, share: usize) -> bool {
+        let is_known = self.finishing.contains(&(slot, boundary));
+        if !is_known && self.finishing.len() < share.clamp(FINISHING_MIN, FINISHING_MAX) {
+            self.finishing.push((slot, boundary));
             return true;
         }
         is_known
@@ -93,17 +99,23 @@ impl Supply {
         self.short_since.is_some_and(|since| now.since(since) >= POOL_SHORT_AFTER)
     }
 
-    pub(crate) fn is_anybody_waiting(&self) -> bool {
-        !self.wait_queue.is_empty() || !self.rests.is_empty()
+    /// Whether connections have been waiting for [`EVICT_DRY_AFTER`] although nothing could be lent, `lent` being what the
+    /// kernel has now.
+    fn is_dry_for_long(&mut self, lent: usize, now: Instant) -> bool {
+        if lent > 0 || self.wait_queue.is_empty() {
+            self.dry_since = None;
+            return false;
+        }
+        now.since(*self.dry_since.get_or_insert(now)) >= EVICT_DRY_AFTER
     }
 
-    pub(crate) fn wait(&mut self, slot: usize) {
-        self.wait_queue.push_back(slot);
+    pub(crate) fn is_anybody_waiting(&self) -> bool {
+        !self.wait_queue.is_empty() || !self.parked.is_empty()
     }
 
     pub(crate) fn stop_waiting(&mut self, slot: usize) {
         self.wait_queue.retain(|&waiting| waiting != slot);
-        self.rests.retain(|&waiting| waiting != slot);
+        self.parked.retain(|&waiting| waiting != slot);
     }
 }
 
@@ -121,6 +133,9 @@ fn short_receive_bytes(free: usize, connections: usize) -> usize {
 /// See [`short_receive_bytes`].
 const FEW_BUFFERS: usize = 16;
 
+/// Buffers that it takes to receive the rest of a frame: one to receive into, one to keep what came if more is missing.
+const REST_BUFFERS: usize = 2;
+
 impl Shard {
     /// Lends the kernel its share of free buffers, and lets as many connections receive as there are buffers for.
     pub(crate) fn refill(&mut self) {
@@ -132,25 +147,31 @@ impl Shard {
         };
         self.finish_frames();
         self.lend(share, bytes);
-        // What is in an inbox may free memory.
-        if self.ring.lent() == 0 && self.inboxes.len() == 0 && self.supply.is_anybody_waiting() {
+        if self.supply.is_dry_for_long(self.ring.lent(), self.now) {
             self.evict_largest();
             self.lend(share, bytes);
         }
         let mut unclaimed = self.ring.lent();
-        for _ in 0..self.supply.wait_queue.len() {
-            if unclaimed == 0 {
+        while let Some(&slot) = self.supply.wait_queue.front() {
+            let may_only_finish = self.may_only_finish(slot);
+            if !may_only_finish && unclaimed == 0 {
                 break;
             }
-            let Some(slot) = self.supply.wait_queue.pop_front() else { break };
-            unclaimed -= usize::from(self.go_on(slot, bytes));
+            self.supply.wait_queue.pop_front();
+            if may_only_finish {
+                self.park(slot);
+            } else {
+                self.arm(slot);
+                unclaimed -= 1;
+            }
         }
     }
 
     fn lend(&mut self, share: usize, bytes: usize) {
-        // With two besides, the rest of a frame can always be received, and be kept if it is not all of it.
+        // Beyond the lent buffer and the one to keep what comes in it, enough stay to finish frames.
+        let tls = if self.core.tls.is_some() { REST_BUFFERS } else { 0 };
         while self.ring.lent() < share
-            && self.core.pool.free() >= self.buffers_promised() + 2 + 2
+            && self.has_spare_buffers(2 + REST_BUFFERS + tls)
             && let Some(buffer) = self.core.pool.acquire()
         {
             self.ring.lend(buffer, bytes);
@@ -169,49 +190,82 @@ impl Shard {
         self.ring.lent() + self.inboxes.len() + usize::from(self.core.tls.is_some())
     }
 
-    /// Reads the rest of frames for which the kernel has it. It also reports sockets whose window is closed before all of a
-    /// frame fits in: of these only a few are read at a time, since what they have must be kept until the rest comes.
+    fn has_spare_buffers(&self, count: usize) -> bool {
+        self.core.pool.free() >= self.buffers_promised() + count
+    }
+
+    /// Reads the rest of frames that the kernel has whole. Other parked connections, whose receive window is smaller than their
+    /// frame or whose frame is behind a whole TLS record, are read a few at a time: what they have has to be kept.
     fn finish_frames(&mut self) {
         let peers = &mut self.peers;
-        self.supply.finishing.retain(|&(slot, number)| {
-            peers.get_mut(slot).is_some_and(|peer| peer.phase == Phase::Open && peer.partial_number() == Some(number))
+        self.supply.finishing.retain(|&(slot, boundary)| {
+            peers
+                .get_mut(slot)
+                .is_some_and(|peer| peer.phase == Phase::Open && peer.connection.boundaries() == boundary)
         });
-        for _ in 0..self.supply.rests.len().min(RESTS_A_TURN) {
-            if self.core.pool.free() < self.buffers_promised() + 2 {
+        for _ in 0..self.supply.parked.len().min(PARKED_A_TURN) {
+            let spare = self.core.pool.free().saturating_sub(self.buffers_promised());
+            if spare < REST_BUFFERS && self.ring.lent() == 0 {
                 return;
             }
-            let Some(slot) = self.supply.rests.pop_front() else { return };
+            let Some(slot) = self.supply.parked.pop_front() else { return };
             let Some(peer) = self.peers.get_mut(slot) else { continue };
-            let (Phase::Open, Some(missing), Some(number)) = (peer.phase, peer.missing_bytes(), peer.partial_number())
-            else {
-                self.supply.wait(slot);
+            let (Phase::Open, Some(missing)) = (peer.phase, peer.missing_bytes()) else {
+                self.wait_for_buffer(slot);
                 continue;
             };
-            let is_whole = rustix::io::ioctl_fionread(&peer.socket).is_ok_and(|unread| unread >= missing as u64);
-            if is_whole || self.supply.may_finish(slot, number) {
-                self.receive_rest(slot, missing);
+            let unread = rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
+            let is_whole = peer.connection.is_mid_frame() && unread >= missing as u64;
+            let boundary = peer.connection.boundaries();
+            if is_whole || !self.supply.is_short() || unread > 0 && self.supply.may_finish(slot, boundary, spare / 2) {
+                // What TLS adds to its records is not in the missing bytes.
+                let overhead = if peer.tls.is_some() { SHORT_RECEIVE_BYTES_MIN } else { 0 };
+                if spare < REST_BUFFERS {
+                    // There is no buffer but those lent.
+                    return self.arm(slot);
+                }
+                self.receive_parked(slot, missing + overhead);
+            } else if spare >= REST_BUFFERS && self.now.since(peer.nudged_at) >= NUDGE_EVERY && has_ended(&peer.socket)
+            {
+                peer.nudged_at = self.now;
+                self.receive_parked(slot, missing);
             } else {
-                self.supply.rests.push_back(slot);
+                self.supply.parked.push_back(slot);
             }
         }
     }
 
-    /// Lets a connection receive that waited for a buffer; whether that takes a lent one.
-    fn go_on(&mut self, slot: usize, bytes: usize) -> bool {
-        let is_short = self.supply.is_short();
-        let Some(peer) = self.peers.get_mut(slot) else { return false };
-        if !peer.inbox.is_empty() {
-            // What it has is served first: whether a frame is partial shows then.
-            self.supply.wait(slot);
-            return false;
+    /// Puts a connection whose receive has ended, but not its bytes, in line for the next buffer. What it has received is
+    /// served first: that shows whether it is inside a frame.
+    pub(crate) fn wait_for_buffer(&mut self, slot: usize) {
+        let now = self.now;
+        let peer = self.peers.get_mut(slot).expect("a receive in flight keeps its slot");
+        peer.receiving = Receiving::Paused { since: now };
+        if peer.phase == Phase::Closed {
+            self.finish(slot);
+        } else if peer.inbox.is_empty() {
+            self.line_up(slot);
         }
-        let is_open = peer.phase == Phase::Open;
-        if is_short && is_open && peer.missing_bytes().is_some_and(|missing| missing > bytes) {
-            self.await_rest(slot);
-            return false;
+    }
+
+    /// The second half of [`wait_for_buffer`](Self::wait_for_buffer), once nothing is left to serve.
+    pub(crate) fn line_up(&mut self, slot: usize) {
+        if self.may_only_finish(slot) {
+            return self.park(slot);
         }
-        self.arm(slot);
-        true
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        resume_clocks(peer, now);
+        peer.receiving = Receiving::Waiting { since: now };
+        self.supply.wait_queue.push_back(slot);
+    }
+
+    /// Whether the pool is short and the connection inside a frame that one short receive does not finish.
+    fn may_only_finish(&mut self, slot: usize) -> bool {
+        let bytes = self.short_receive_bytes();
+        let is_inside =
+            |peer: &Peer| peer.phase == Phase::Open && peer.missing_bytes().is_some_and(|missing| missing > bytes);
+        self.supply.is_short() && self.peers.get_mut(slot).is_some_and(|peer| is_inside(peer))
     }
 
     /// Begins to receive, as much as the connection may.
@@ -240,45 +294,37 @@ impl Shard {
         }
     }
 
-    /// Stops reading a connection until the kernel has the rest of its partial frame or record. The clocks run: it is the peer
-    /// that has to send.
-    fn await_rest(&mut self, slot: usize) {
-        let now = self.now;
+    /// Stops reading a connection until its frame can be finished.
+    fn park(&mut self, slot: usize) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        resume_clocks(peer, now);
-        peer.receiving = Receiving::AwaitsRest;
-        await_bytes(peer.socket.as_fd(), peer.missing_bytes().unwrap_or(1));
-        self.ring.wait_readable(peer.socket.as_fd(), slot);
-    }
-
-    /// The rest of a partial frame has come, or nothing more will.
-    pub(crate) fn rest_is_here(&mut self, slot: usize) {
-        let now = self.now;
-        let peer = self.peers.get_mut(slot).expect("an operation in flight keeps its slot");
-        await_anything(peer.socket.as_fd());
-        peer.receiving = Receiving::RestIsHere { since: now };
-        match peer.phase {
-            Phase::Open => self.supply.rests.push_back(slot),
-            Phase::Closed => self.finish(slot),
-            _ => self.supply.wait(slot),
+        self.core.pipeline.metrics.add(cell::POOL_WAITS, 1);
+        // Between two receives while it is parked, the pause goes on.
+        let (Receiving::Waiting { since } | Receiving::Paused { since } | Receiving::Parked { since }) = peer.receiving
+        else {
+            return;
+        };
+        peer.receiving = Receiving::Parked { since };
+        if !std::mem::replace(&mut peer.has_large_window, true) {
+            make_room_for_frame(peer.socket.as_fd());
         }
+        self.supply.parked.push_back(slot);
     }
 
-    /// Reads the rest of a partial frame, which is there, without a detour through the ring.
-    fn receive_rest(&mut self, slot: usize, missing: usize) {
+    /// Reads at most `bytes` of a parked connection without a detour through the ring.
+    fn receive_parked(&mut self, slot: usize, bytes: usize) {
         let now = self.now;
-        let Some(mut buffer) = self.core.pool.acquire() else { return self.supply.rests.push_front(slot) };
+        let Some(mut buffer) = self.core.pool.acquire() else { return self.supply.parked.push_front(slot) };
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        resume_clocks(peer, now);
-        let target = &mut buffer[RECEIVED_AT..RECEIVED_AT + missing.min(RECEIVE_BYTES)];
-        peer.receiving = Receiving::Waiting { since: now };
+        let target = &mut buffer[RECEIVED_AT..RECEIVED_AT + bytes.min(RECEIVE_BYTES)];
         match rustix::net::recv(&peer.socket, target, RecvFlags::DONTWAIT) {
             Ok((0, _)) => self.receive_ended(slot, 0),
             Ok((bytes, _)) => {
-                self.supply.wait(slot);
+                if let Receiving::Parked { since } = peer.receiving {
+                    peer.receiving = Receiving::Paused { since };
+                }
                 self.received(slot, Received::new(buffer, bytes, now));
             }
-            Err(Errno::AGAIN | Errno::INTR | Errno::NOMEM | Errno::NOBUFS) => self.supply.wait(slot),
+            Err(Errno::AGAIN | Errno::INTR | Errno::NOMEM | Errno::NOBUFS) => self.line_up(slot),
             Err(error) => self.receive_ended(slot, error.raw_os_error()),
         }
     }
@@ -341,12 +387,19 @@ impl Shard {
     }
 }
 
+/// Whether the peer sends no more.
+fn has_ended(socket: &OwnedFd) -> bool {
+    let mut socket = [PollFd::new(socket, PollFlags::RDHUP)];
+    poll(&mut socket, Some(&Timespec::default())) == Ok(1)
+}
+
 /// Ends the pause of the clocks of a connection that was not read.
 fn resume_clocks(peer: &mut Peer, now: Instant) {
-    let (Receiving::Waiting { since }
+    let (Receiving::Paused { since }
+    | Receiving::Waiting { since }
     | Receiving::Queued { since }
     | Receiving::Throttled { since }
-    | Receiving::RestIsHere { since }) = peer.receiving
+    | Receiving::Parked { since }) = peer.receiving
     else {
         return;
     };
@@ -364,7 +417,9 @@ fn lateness(peer: &Peer, now: Instant) -> Option<u64> {
         return (now.since(output.since()) >= EVICT_AFTER).then_some(0);
     }
     let age = now.since(peer.started_at);
-    if !peer.holds_memory() || age < EVICT_AFTER {
+    // A parked connection with a short start costs little, and may be kept from sending by its window.
+    let is_cheap = matches!(peer.receiving, Receiving::Parked { .. }) && peer.partial_bytes() <= PARKED_CHEAP_BYTES;
+    if !peer.holds_memory() || is_cheap || age < EVICT_AFTER {
         return None;
     }
     let unread = rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);

@@ -156,7 +156,7 @@ fn judge(peer: &Peer, slot: usize, now: Instant, limits: &Limits) -> Verdict {
     if matches!(peer.receiving, Receiving::Throttled { .. }) {
         return Verdict::Receive;
     }
-    let read = matches!(peer.receiving, Receiving::Armed | Receiving::AwaitsRest) && peer.inbox.is_empty();
+    let read = peer.receiving == Receiving::Armed && peer.inbox.is_empty();
     if !read {
         return Verdict::Stay;
     }

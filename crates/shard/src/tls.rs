@@ -215,11 +215,14 @@ impl Peer {
         self.connection.partial().len() + self.tls.as_ref().map_or(0, |tls| tls.partial.bytes().len())
     }
 
-    /// Bytes that the peer has to send before a partial record or frame can go on: with TLS, those of the record, or at least
-    /// as many as the frame lacks. `None` if nothing is partial, or only the header of a frame.
+    /// Bytes that the peer has to send, at least, before a partial frame or record is whole. `None` if nothing is partial, or
+    /// only the header of a frame.
     pub(crate) fn missing_bytes(&self) -> Option<usize> {
-        let record = self.tls.as_ref().and_then(|tls| tls.partial.missing_bytes());
-        record.or_else(|| self.connection.partial().missing_bytes())
+        let frame = self.connection.partial().missing_bytes();
+        let Some(tls) = &self.tls else { return frame };
+        let Some(record) = tls.partial.missing_bytes() else { return frame };
+        // What has come of the record may belong to the frame.
+        Some(frame.map_or(record, |frame| record.max(frame.saturating_sub(tls.partial.bytes().len()))))
     }
 
     /// Whether giving up what is partial would return memory to the pool.
