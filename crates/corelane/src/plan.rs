@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::config::{Config, SettingArgs};
 use crate::failure::Failure;
 use crate::host::{self, Setup};
+use crate::log;
 use crate::serve::RING_SLOTS;
 
 /// Print what a configuration will use: memory, descriptors, locked memory, cores; start nothing.
@@ -109,11 +110,11 @@ pub(crate) struct DescriptorTerm {
 /// pages of it are ever touched.
 const STACK_BYTES: u64 = 2 << 20;
 const MAIN_STACK_BYTES_MAX: u64 = 8 << 20;
-/// Signals, control plane, takeover; the main thread has its own line.
-const THREADS_BESIDES: usize = 3;
+/// Log, signals, control plane, takeover; the main thread has its own line.
+const THREADS_BESIDES: usize = 4;
 
 /// What is too small to have a line, at most and at start: the allocator's own tables, caches and slack, the runtime,
-/// the log, the touched pages of the stacks. A server at rest was measured with 1.6 MiB of it.
+/// the touched pages of the stacks. A server at rest was measured with 1.6 MiB of it.
 const BESIDES_BYTES: u64 = 8 << 20;
 const BESIDES_BYTES_AT_START: u64 = 4 << 20;
 
@@ -254,6 +255,7 @@ fn memory(setup: &Setup) -> Vec<MemoryTerm> {
             STACK_BYTES,
             shards * corelane_shard::needs::THREADS + THREADS_BESIDES,
         ),
+        MemoryTerm::new(Owner::Process, "log lines that wait", log::BYTES_MAX as u64, 1),
         MemoryTerm::new(Owner::Process, "main stack", main_stack(), 1),
         MemoryTerm::new(Owner::Process, "program and libraries", program_bytes(), 1).whole_at_start(),
         MemoryTerm {

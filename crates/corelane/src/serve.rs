@@ -24,6 +24,7 @@ use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards, TlsC
 use corelane_tls::{CertificateSource, DataPortFiles, DataPortTls, LoadError};
 use corelane_wire::RejectReason;
 use crossbeam_queue::ArrayQueue;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{MembarrierCommand, membarrier};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -50,6 +51,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the configuration file is looked at for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the ready line waits for room in a full pipe. Signals wait behind it, so it is short.
+const READY_LINE_SECONDS: i64 = 1;
+
 /// What wakes the main thread.
 enum Event {
     Signal,
@@ -69,7 +73,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
     let stamp = reload::stamp(flags.file().as_deref());
     let config = Config::resolve(&flags)?;
-    log::init(config.log_format);
+    log::init(config.log_format)?;
     let mut setup = Setup::of(&config)?;
     let shards = setup.placement.data.len();
     let (connections_max, warning) = host::connections_max(&config.max_connections, shards)?;
@@ -105,6 +109,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         version: env!("CARGO_PKG_VERSION"),
         revision: env!("CORELANE_REVISION"),
         memory: memory_use,
+        log_lines_dropped: log::lines_dropped,
         http: HttpLimits::default(),
         protection,
         data_tls,
@@ -127,12 +132,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         }
     }
     if matches!(outcome, Ok(Ready::Yes)) {
-        // Whoever started us may have closed our stdout; the server is no worse for it.
-        let _ = writeln!(
-            io::stdout(),
-            "corelane ready listen={listen} control={control_address} shards={shards} pid={}",
-            std::process::id()
-        );
+        print_ready(listen, control_address, shards);
         service_manager(&[NotifyState::Ready]);
         outcome = wait_for_end(&inbox, &mut reloader, &mut Watchdog::new(handle.clone()))
             .map(|relieved| Ready::Stopped { relieved });
@@ -167,6 +167,21 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         Err(_) => outcome = outcome.and(Err(Failure::failed("the control plane failed: internal error"))),
     }
     outcome.map(|_| ())
+}
+
+/// Prints the ready line. The server runs on without it if stdout is closed or nobody reads it.
+fn print_ready(listen: SocketAddr, control: SocketAddr, shards: usize) {
+    let mut stdout = io::stdout();
+    // A pipe that can be written to has room for `PIPE_BUF`, so the line does not block behind this.
+    let timeout = Timespec { tv_sec: READY_LINE_SECONDS, tv_nsec: 0 };
+    match poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], Some(&timeout)) {
+        Ok(0) => tracing::warn!("the ready line is not printed: nobody reads stdout, and its pipe is full"),
+        _ => {
+            let pid = std::process::id();
+            let line = format!("corelane ready listen={listen} control={control} shards={shards} pid={pid}\n");
+            let _ = stdout.write_all(line.as_bytes());
+        }
+    }
 }
 
 /// Relieves the predecessor, if there is one, and offers the sockets to a successor; `None` when that cannot be done.
@@ -247,7 +262,7 @@ fn start_shards(
             on_end: Box::new(on_end(format!("shard {index}"), events.clone())),
         };
         let thread = corelane_shard::spawn(config, listener)
-            .map_err(|error| Failure::failed(format!("cannot start shard {index} on core {core}: {error}")))?;
+            .map_err(|error| cannot_start(&format!("shard {index} on core {core}"), &error))?;
         threads.push(thread);
     }
     Ok((ports, threads))
@@ -294,10 +309,7 @@ fn start_control(
         }
         ControlPlane::new(config, ports).run(listener, handle)
     };
-    thread::Builder::new()
-        .name("control".into())
-        .spawn(run)
-        .map_err(|error| Failure::failed(format!("cannot start the control plane: {error}")))
+    thread::Builder::new().name("control".into()).spawn(run).map_err(|error| cannot_start("the control plane", &error))
 }
 
 /// Reads the files that protect the data port.
@@ -366,7 +378,7 @@ fn warn_if_exposed(control: SocketAddr, protection: &Protection) {
     }
 }
 
-/// Turns signals into events; a second one ends the process at once.
+/// Turns signals into events. Each acts before it is logged, and a second stop signal ends the process at once.
 fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])
         .map_err(|error| Failure::failed(format!("cannot watch signals: {error}")))?;
@@ -377,16 +389,25 @@ fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
                 let _ = events.send(Event::Reload);
             } else if stopping {
                 tracing::error!("second signal: ended without finishing");
-                std::process::exit(1);
+                log::flush(log::LAST_FLUSH_TIMEOUT);
+                // Runs nothing that could wait for anybody, unlike `std::process::exit`.
+                signal_hook::low_level::exit(1);
             } else {
                 stopping = true;
-                tracing::info!(signal, "stopping: finishing what has arrived; a second signal ends at once");
                 let _ = events.send(Event::Signal);
+                tracing::info!(signal, "stopping: finishing what has arrived; a second signal ends at once");
             }
         }
     };
     let started = thread::Builder::new().name("signals".into()).spawn(watch);
-    started.map(drop).map_err(|error| Failure::failed(format!("cannot start the signal thread: {error}")))
+    started.map(drop).map_err(|error| cannot_start("the signal thread", &error))
+}
+
+/// A thread that cannot be started.
+fn cannot_start(what: &str, error: &io::Error) -> Failure {
+    let remedy =
+        if error.kind() == io::ErrorKind::WouldBlock { Failure::MORE_THREADS } else { "see `corelane doctor`" };
+    Failure::failed(format!("cannot start {what}: {error}; {remedy}"))
 }
 
 fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHandle) -> Result<Ready, Failure> {

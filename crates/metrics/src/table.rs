@@ -94,7 +94,7 @@ pub static FAMILIES: &[Family] = &NUMBERED;
 use Kind::{Counter, Gauge, Histogram};
 use Source::{Cells, Process, Ring};
 
-const DECLARED: [Family; 30] = [
+const DECLARED: [Family; 31] = [
     Family::new(Gauge, Process, "corelane_build_info", "Always 1; version and source revision are in the labels."),
     Family::new(Counter, Cells, "corelane_frames_accepted_total", "Frames that held a valid event and were counted."),
     Family::new(
@@ -204,6 +204,12 @@ const DECLARED: [Family; 30] = [
         .unit("bytes"),
     Family::new(Gauge, Process, "corelane_memory_resident_bytes", "Resident bytes that the allocator holds.")
         .unit("bytes"),
+    Family::new(
+        Counter,
+        Process,
+        "corelane_log_lines_dropped_total",
+        "Log lines that were not written: stderr failed or was stuck, or lines came too fast.",
+    ),
     Family::new(Gauge, Process, "process_resident_memory_bytes", "Resident memory size in bytes.").unit("bytes"),
     Family::new(Counter, Process, "process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")
         .unit("seconds"),
@@ -340,6 +346,7 @@ mod tests {
         ("corelane_tls_certificate_expiry_timestamp_seconds", Gauge, &[]),
         ("corelane_memory_allocated_bytes", Gauge, &[]),
         ("corelane_memory_resident_bytes", Gauge, &[]),
+        ("corelane_log_lines_dropped_total", Counter, &[]),
         ("process_resident_memory_bytes", Gauge, &[]),
         ("process_cpu_seconds_total", Counter, &[]),
         ("process_open_fds", Gauge, &[]),
