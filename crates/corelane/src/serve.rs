@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -94,7 +95,8 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let Sockets { data, control, predecessor, listen, control_address } = sockets;
 
     let (events, inbox) = channel();
-    watch_signals(events.clone())?;
+    let reload_asked = Arc::new(AtomicBool::new(false));
+    watch_signals(events.clone(), Arc::clone(&reload_asked))?;
     let shared = Shards::new(shards, &limits)
         .map_err(|error| Failure::failed(format!("cannot make what the shards share: {error}")))?;
     let rules = AccessRules { allow: config.allow.unwrap_or_default() };
@@ -115,7 +117,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         data_tls,
     };
     let plane = start_control(placement.control, config, ports, control, handle.clone(), events.clone())?;
-    let mut outcome = wait_until_ready(&inbox, shards, &handle);
+    let mut outcome = wait_until_ready(&inbox, shards, &handle, &reload_asked);
     if let Ok(Ready::Never { accepting }) = outcome {
         // A shard that does not come up does not stop when asked to either: the process ends without it.
         return Err(Failure::failed(format!(
@@ -134,7 +136,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     if matches!(outcome, Ok(Ready::Yes)) {
         print_ready(listen, control_address, shards);
         service_manager(&[NotifyState::Ready]);
-        outcome = wait_for_end(&inbox, &mut reloader, &mut Watchdog::new(handle.clone()))
+        outcome = wait_for_end(&inbox, &mut reloader, &reload_asked, &mut Watchdog::new(handle.clone()))
             .map(|relieved| Ready::Stopped { relieved });
     }
     handle.set_draining();
@@ -378,15 +380,18 @@ fn warn_if_exposed(control: SocketAddr, protection: &Protection) {
     }
 }
 
-/// Turns signals into events. Each acts before it is logged, and a second stop signal ends the process at once.
-fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
+/// Turns signals into events. Each acts before it is logged, and a second stop signal ends the process at once. At most one
+/// reload is under way in `events`, so a stop never waits behind more than that.
+fn watch_signals(events: Sender<Event>, reload_asked: Arc<AtomicBool>) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])
         .map_err(|error| Failure::failed(format!("cannot watch signals: {error}")))?;
     let watch = move || {
         let mut stopping = false;
         for signal in signals.forever() {
             if signal == SIGHUP {
-                let _ = events.send(Event::Reload);
+                if !reload_asked.swap(true, Ordering::AcqRel) {
+                    let _ = events.send(Event::Reload);
+                }
             } else if stopping {
                 tracing::error!("second signal: ended without finishing");
                 log::flush(log::LAST_FLUSH_TIMEOUT);
@@ -410,15 +415,22 @@ fn cannot_start(what: &str, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot start {what}: {error}; {remedy}"))
 }
 
-fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHandle) -> Result<Ready, Failure> {
+fn wait_until_ready(
+    inbox: &Receiver<Event>,
+    shards: usize,
+    handle: &ControlHandle,
+    reload_asked: &AtomicBool,
+) -> Result<Ready, Failure> {
     let deadline = Instant::now() + START_TIMEOUT;
     let mut accepting = 0;
     while accepting < shards || !handle.is_ready() {
         match inbox.recv_timeout(Duration::from_millis(5)) {
             Ok(Event::Signal) => return Ok(Ready::Stopped { relieved: None }),
             Ok(Event::ShardAccepts) => accepting += 1,
-            // What is to be read again has just been read; and nothing is offered yet.
-            Ok(Event::Reload | Event::Relieved { .. }) => {}
+            // What is to be read again has just been read.
+            Ok(Event::Reload) => reload_asked.store(false, Ordering::Release),
+            // Nothing is offered yet.
+            Ok(Event::Relieved { .. }) => {}
             Ok(Event::Ended(who)) => return Err(Failure::failed(format!("{who} ended while starting"))),
             Err(_) if Instant::now() >= deadline => return Ok(Ready::Never { accepting }),
             Err(_) => {}
@@ -431,6 +443,7 @@ fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHand
 fn wait_for_end(
     inbox: &Receiver<Event>,
     reloader: &mut Reloader,
+    reload_asked: &AtomicBool,
     watchdog: &mut Watchdog,
 ) -> Result<Option<u32>, Failure> {
     // Nothing to look after, nothing to wake up for.
@@ -439,7 +452,11 @@ fn wait_for_end(
         match inbox.recv_timeout(look_every) {
             Ok(Event::Signal) => return Ok(None),
             Ok(Event::Relieved { process }) => return Ok(Some(process)),
-            Ok(Event::Reload) => reloader.reload_all(),
+            Ok(Event::Reload) => {
+                // Before the files are read: a signal that comes meanwhile asks for another reload.
+                reload_asked.store(false, Ordering::Release);
+                reloader.reload_all();
+            }
             Err(RecvTimeoutError::Timeout) => {
                 reloader.reload_if_changed();
                 watchdog.tell();

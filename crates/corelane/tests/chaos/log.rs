@@ -1,4 +1,5 @@
-//! Attacks on the log: peers that cause lines, a stderr that nobody reads, that is closed, or whose disk is full.
+//! Attacks on the log: peers that cause lines, a stderr that nobody reads, that is closed, or whose disk is full; and
+//! more signals than the server can act on.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::PipeReader;
@@ -6,6 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use rustix::io::ioctl_fionbio;
+use rustix::process::Signal;
 
 use super::*;
 
@@ -195,4 +197,31 @@ fn tls_garbage_writes_no_log_of_its_own() {
     assert!(lines as f64 <= 2.0 * (seconds + 2.0) + 5.0, "{lines} lines in {seconds:.1} s:\n{log}");
     assert!(longest <= 4096, "{longest}");
     assert!(!log.contains("SNI") && !log.contains("hostname"), "{log}");
+}
+
+#[test]
+fn hangups_do_not_delay_the_stop() {
+    let _turn = turn();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("corelane.toml");
+    fs::write(&file, "allow = [\"127.0.0.0/8\"]\n").unwrap();
+    let server = Server::start(BINARY, &["--config", file.to_str().unwrap()]);
+    let count = scaled(13_000, 1_000);
+    for _ in 0..count {
+        server.signal(Signal::HUP);
+        // Else the kernel merges them before the server knows.
+        std::thread::yield_now();
+    }
+    let reloads = || server.stderr().matches("address rules read again").count();
+    wait_until("the last of them is acted on", || reloads() > 0);
+    let start = Instant::now();
+    let ended = server.terminate();
+    let stop = start.elapsed();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    let reloads = ended.stderr.matches("address rules read again").count();
+    figure(
+        &format!("{count} SIGHUPs, then SIGTERM"),
+        &format!("{reloads} lines about reloads, exit 0 after {stop:.1?}"),
+    );
+    assert!(stop < Duration::from_secs(2), "{stop:?}");
 }
