@@ -59,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) memory_bytes_max: u64,
     /// Sum of what is resident as soon as the server is ready.
     pub(crate) memory_bytes_at_start: u64,
+    /// Threads besides the main one.
+    pub(crate) threads: u64,
     pub(crate) locked_bytes: u64,
     /// The limit of locked memory that has to be granted for it.
     pub(crate) locked_limit_min: u64,
@@ -71,7 +73,7 @@ pub(crate) struct Plan {
 #[derive(Debug, Serialize)]
 pub(crate) struct ShardCore {
     shard: usize,
-    core: usize,
+    pub(crate) core: usize,
 }
 
 /// Memory for one purpose.
@@ -140,6 +142,7 @@ impl Plan {
             memory_bytes_max: memory.iter().map(|term| term.bytes).sum(),
             memory_bytes_at_start: memory.iter().map(|term| term.at_start).sum(),
             memory,
+            threads: threads(shards) as u64,
             locked_bytes,
             locked_limit_min: locked_bytes.max(LOCKED_LIMIT_MIN as u64),
             descriptors_max: descriptors.iter().map(|term| term.count).sum(),
@@ -181,6 +184,7 @@ impl Plan {
         }
         line(format!("{:60} {:>14}", "sum (ulimit -n, LimitNOFILE)", self.descriptors_max));
         line(String::new());
+        line(format!("{:60} {:>14}", "threads, and the main one", self.threads));
         line(format!("{:60} {:>14}", "locked memory, bytes", self.locked_bytes));
         line(format!("{:60} {:>14}", "limit to grant (ulimit -l, LimitMEMLOCK)", self.locked_limit_min));
         line(String::new());
@@ -249,12 +253,7 @@ fn memory(setup: &Setup) -> Vec<MemoryTerm> {
         once("series of all shards, if asked", control.round),
         once("HTTP request headers", control.headers),
         once("last security events", control.events),
-        MemoryTerm::new(
-            Owner::Process,
-            "thread stacks",
-            STACK_BYTES,
-            shards * corelane_shard::needs::THREADS + THREADS_BESIDES,
-        ),
+        MemoryTerm::new(Owner::Process, "thread stacks", STACK_BYTES, threads(shards)),
         MemoryTerm::new(Owner::Process, "log lines that wait", log::BYTES_MAX as u64, 1),
         MemoryTerm::new(Owner::Process, "main stack", main_stack(), 1),
         MemoryTerm::new(Owner::Process, "program and libraries", program_bytes(), 1).whole_at_start(),
@@ -273,6 +272,10 @@ impl MemoryTerm {
     fn whole_at_start(self) -> Self {
         Self { at_start: self.bytes, ..self }
     }
+}
+
+fn threads(shards: usize) -> usize {
+    shards * corelane_shard::needs::THREADS + THREADS_BESIDES
 }
 
 fn main_stack() -> u64 {

@@ -74,12 +74,13 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
     let stamp = reload::stamp(flags.file().as_deref());
     let config = Config::resolve(&flags)?;
-    log::init(config.log_format)?;
     let mut setup = Setup::of(&config)?;
     let shards = setup.placement.data.len();
     let (connections_max, warning) = host::connections_max(&config.max_connections, shards)?;
     setup.limits.connections_max = connections_max;
     doctor::require_grants(&Plan::of(&setup))?;
+    // Not before: where threads or memory are short, the first thread already fails.
+    log::init(config.log_format)?;
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
