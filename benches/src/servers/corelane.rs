@@ -84,6 +84,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
         version: env!("CARGO_PKG_VERSION"),
         revision: "bench",
         memory: MemoryUse::default,
+        log_lines_dropped: || 0,
         http: HttpLimits::default(),
         protection: Protection::default(),
         data_tls: None,

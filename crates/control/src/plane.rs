@@ -45,6 +45,8 @@ pub struct ControlConfig {
     pub revision: &'static str,
     /// Asks the allocator.
     pub memory: fn() -> MemoryUse,
+    /// Asks the log how many lines it has dropped.
+    pub log_lines_dropped: fn() -> u64,
     /// Bounds of the HTTP side.
     pub http: HttpLimits,
     /// Who may ask.

@@ -3,9 +3,11 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
+use std::io::{self, Write};
 
 use corelane_control::MemoryUse;
 use corelane_shard::Allocations;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tikv_jemalloc_ctl::{epoch, stats};
 use tikv_jemallocator::Jemalloc;
 
@@ -25,24 +27,51 @@ fn count(bytes: usize) {
     BYTES.set(BYTES.get() + bytes as u64);
 }
 
+/// Passes a block on, or ends the process where there is none: the standard library would abort it, with a core dump and
+/// without a word on what to do.
+fn granted(block: *mut u8, bytes: usize) -> *mut u8 {
+    if block.is_null() {
+        out_of_memory(bytes);
+    }
+    block
+}
+
+/// Prints one line and exits with 1. Allocates nothing, and does not wait for a stderr that is stuck.
+#[cold]
+fn out_of_memory(bytes: usize) -> ! {
+    let mut line = [0; 256];
+    let mut rest = &mut line[..];
+    let _ = writeln!(
+        rest,
+        "error: out of memory: an allocation of {bytes} bytes failed; raise the limit (`ulimit -v`, `ulimit -d`), or lower \
+         --pool-bytes or --max-series"
+    );
+    let unused = rest.len();
+    let (stderr, at_once) = (io::stderr(), Timespec { tv_sec: 0, tv_nsec: 0 });
+    if poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&at_once)).is_ok_and(|ready| ready > 0) {
+        let _ = rustix::io::write(&stderr, &line[..line.len() - unused]);
+    }
+    signal_hook::low_level::exit(1)
+}
+
 // SAFETY: as jemalloc's own; counting touches two integers of the calling thread.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
         // SAFETY: the caller's promise is passed on.
-        unsafe { Jemalloc.alloc(layout) }
+        granted(unsafe { Jemalloc.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
         // SAFETY: the caller's promise is passed on.
-        unsafe { Jemalloc.alloc_zeroed(layout) }
+        granted(unsafe { Jemalloc.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         count(new_size);
         // SAFETY: the caller's promise is passed on.
-        unsafe { Jemalloc.realloc(block, layout, new_size) }
+        granted(unsafe { Jemalloc.realloc(block, layout, new_size) }, new_size)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {

@@ -12,6 +12,7 @@ use std::{
 use corelane_wire::{Decoder, Event, HEADER_BYTES, MAX_FRAME_SIZE, RejectReason, Step, next_step};
 use serde::Serialize;
 
+use crate::escape::write_json;
 use crate::failure::Failure;
 
 /// Print the events of a file of frames, or of hex, as JSON, one line each.
@@ -209,7 +210,7 @@ impl<W: Write> Printer<W> {
 
 /// Apart from the printer, whose decoder an event borrows.
 fn print_line(out: &mut impl Write, line: &impl Serialize) -> Result<(), Stop> {
-    serde_json::to_writer(&mut *out, line).map_err(|error| Stop::Write(error.into()))?;
+    write_json(out, line).map_err(|error| Stop::Write(error.into()))?;
     out.write_all(b"\n").map_err(Stop::Write)
 }
 
@@ -289,6 +290,20 @@ mod tests {
             encode_event(&mut frame, "a", 1, None, [("s", value, None)].into_iter()).unwrap();
             let line: serde_json::Value = serde_json::from_str(&print(&frame, 1000).0).unwrap();
             assert_eq!(line["telemetry"][0]["value"].as_f64().map(f64::to_bits), Some(value.to_bits()), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_acts_on_a_terminal_is_escaped_in_every_text() {
+        let text = "\u{1b}]0;x\u{7}\u{9b}2J\u{7f}\u{202e}\u{2066}\u{200f}\u{2028}ü";
+        let mut frame = Vec::new();
+        encode_event(&mut frame, text, 1, Some(text), [(text, 1.0, Some(text))].into_iter()).unwrap();
+        let (printed, ..) = print(&frame, 1000);
+        assert!(!printed.trim_end().contains(crate::escape::is_unsafe), "{printed:?}");
+        assert!(printed.contains(r"\u001b]0;x\u0007\u009b2J\u007f\u202e\u2066\u200f\u2028ü"), "{printed}");
+        let line: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        for value in [&line["id"], &line["metadata"], &line["telemetry"][0]["sensor"], &line["telemetry"][0]["tags"]] {
+            assert_eq!(value, text);
         }
     }
 

@@ -1,12 +1,13 @@
 //! `corelane doctor`: checks this host for a configuration, and says what to change. Changes nothing itself.
 //!
-//! In reading order: here what a check is and how it is told; `grants` is what a server cannot start without, which
-//! `serve` asks too; `advice` is what it only runs better with; `files` and `cgroup` read what the kernel tells.
+//! In reading order: here what a check is and how it is told; `grants` and `process` are what a server cannot start
+//! without, which `serve` asks too; `advice` is what it only runs better with; `files` and `cgroup` read what the kernel tells.
 
 mod advice;
 mod cgroup;
 mod files;
 mod grants;
+mod process;
 
 use serde::Serialize;
 
@@ -62,7 +63,9 @@ pub(crate) fn run(args: DoctorArgs) -> Result<(), Failure> {
         setup.limits.connections_max = *connections_max;
     }
     let files = Files::of_this_host();
-    let mut checks = grants::all(&files, &Plan::of(&setup));
+    let plan = Plan::of(&setup);
+    let mut checks = grants::all(&files, &plan);
+    checks.extend(process::all(&plan));
     checks.push(grants::descriptors(&fit));
     checks.extend(advice::all(&files, &setup.placement, config.backlog));
     let verdict = checks.iter().map(|check| check.verdict).max().unwrap_or(Verdict::Ok);
@@ -77,8 +80,9 @@ pub(crate) fn run(args: DoctorArgs) -> Result<(), Failure> {
 
 /// Refuses to start where the host does not grant what the plan needs.
 pub(crate) fn require_grants(plan: &Plan) -> Result<(), Failure> {
-    let checks = grants::all(&Files::of_this_host(), plan);
-    match checks.into_iter().find(|check| check.verdict == Verdict::Fail) {
+    // A ring needs address space, too, so that comes first.
+    let refused = process::all(plan).into_iter().find(Check::is_fail);
+    match refused.or_else(|| grants::all(&Files::of_this_host(), plan).into_iter().find(Check::is_fail)) {
         None => Ok(()),
         Some(Check { found, mend: Some(mend), .. }) => Err(Failure::failed(format!("{found}; {mend}"))),
         Some(Check { found, mend: None, .. }) => Err(Failure::failed(found)),
@@ -96,6 +100,10 @@ impl Check {
 
     fn fail(name: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { verdict: Verdict::Fail, ..Self::warn(name, found, mend) }
+    }
+
+    fn is_fail(&self) -> bool {
+        self.verdict == Verdict::Fail
     }
 
     /// The kernel, or the container, does not show what would have to be looked at.

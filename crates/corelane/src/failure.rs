@@ -12,6 +12,9 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// What to do where a thread cannot be started.
+    pub(crate) const MORE_THREADS: &str = "raise the limit of threads (`ulimit -u`, TasksMax in a unit, pids.max of a container) or of memory (`ulimit -v`)";
+
     pub(crate) fn usage(text: impl Into<String>) -> Self {
         Self::Usage(text.into())
     }

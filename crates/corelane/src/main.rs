@@ -1,7 +1,7 @@
 //! The `corelane` command: a thread-per-core telemetry ingestion server, and the tools around it.
 //!
 //! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted), `sockets`
-//! and `takeover` (where listeners come from and go to), `reload`, `allocator`, `log`, `failure`; `plan` and `doctor` tell
+//! and `takeover` (where listeners come from and go to), `reload`, `allocator`, `log`, `escape`, `failure`; `plan` and `doctor` tell
 //! what `serve` will use and whether this host grants it; `send`, `load`, `decode`, `check`, `top`, `completions` are
 //! commands of their own; `control_client` asks a running server for `load` and `top`.
 
@@ -12,6 +12,7 @@ mod config;
 mod control_client;
 mod decode;
 mod doctor;
+mod escape;
 mod failure;
 mod host;
 mod load;
@@ -55,6 +56,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // At every end, that of a panic included.
+    let _flush = scopeguard::guard((), |()| log::flush(log::FLUSH_TIMEOUT));
     let done = match Arguments::parse().command {
         Command::Serve(flags) => serve::run(flags),
         Command::Send(args) => send::run(args),
@@ -70,7 +73,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            log::print_error(&failure);
             ExitCode::from(failure.exit_code())
         }
     }

@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::config::{Config, SettingArgs};
 use crate::failure::Failure;
 use crate::host::{self, Setup};
+use crate::log;
 use crate::serve::RING_SLOTS;
 
 /// Print what a configuration will use: memory, descriptors, locked memory, cores; start nothing.
@@ -58,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) memory_bytes_max: u64,
     /// Sum of what is resident as soon as the server is ready.
     pub(crate) memory_bytes_at_start: u64,
+    /// Threads besides the main one.
+    pub(crate) threads: u64,
     pub(crate) locked_bytes: u64,
     /// The limit of locked memory that has to be granted for it.
     pub(crate) locked_limit_min: u64,
@@ -70,7 +73,7 @@ pub(crate) struct Plan {
 #[derive(Debug, Serialize)]
 pub(crate) struct ShardCore {
     shard: usize,
-    core: usize,
+    pub(crate) core: usize,
 }
 
 /// Memory for one purpose.
@@ -109,11 +112,11 @@ pub(crate) struct DescriptorTerm {
 /// pages of it are ever touched.
 const STACK_BYTES: u64 = 2 << 20;
 const MAIN_STACK_BYTES_MAX: u64 = 8 << 20;
-/// Signals, control plane, takeover; the main thread has its own line.
-const THREADS_BESIDES: usize = 3;
+/// Log, signals, control plane, takeover; the main thread has its own line.
+const THREADS_BESIDES: usize = 4;
 
 /// What is too small to have a line, at most and at start: the allocator's own tables, caches and slack, the runtime,
-/// the log, the touched pages of the stacks. A server at rest was measured with 1.6 MiB of it.
+/// the touched pages of the stacks. A server at rest was measured with 1.6 MiB of it.
 const BESIDES_BYTES: u64 = 8 << 20;
 const BESIDES_BYTES_AT_START: u64 = 4 << 20;
 
@@ -139,6 +142,7 @@ impl Plan {
             memory_bytes_max: memory.iter().map(|term| term.bytes).sum(),
             memory_bytes_at_start: memory.iter().map(|term| term.at_start).sum(),
             memory,
+            threads: threads(shards) as u64,
             locked_bytes,
             locked_limit_min: locked_bytes.max(LOCKED_LIMIT_MIN as u64),
             descriptors_max: descriptors.iter().map(|term| term.count).sum(),
@@ -180,6 +184,7 @@ impl Plan {
         }
         line(format!("{:60} {:>14}", "sum (ulimit -n, LimitNOFILE)", self.descriptors_max));
         line(String::new());
+        line(format!("{:60} {:>14}", "threads, and the main one", self.threads));
         line(format!("{:60} {:>14}", "locked memory, bytes", self.locked_bytes));
         line(format!("{:60} {:>14}", "limit to grant (ulimit -l, LimitMEMLOCK)", self.locked_limit_min));
         line(String::new());
@@ -248,12 +253,8 @@ fn memory(setup: &Setup) -> Vec<MemoryTerm> {
         once("series of all shards, if asked", control.round),
         once("HTTP request headers", control.headers),
         once("last security events", control.events),
-        MemoryTerm::new(
-            Owner::Process,
-            "thread stacks",
-            STACK_BYTES,
-            shards * corelane_shard::needs::THREADS + THREADS_BESIDES,
-        ),
+        MemoryTerm::new(Owner::Process, "thread stacks", STACK_BYTES, threads(shards)),
+        MemoryTerm::new(Owner::Process, "log lines that wait", log::BYTES_MAX as u64, 1),
         MemoryTerm::new(Owner::Process, "main stack", main_stack(), 1),
         MemoryTerm::new(Owner::Process, "program and libraries", program_bytes(), 1).whole_at_start(),
         MemoryTerm {
@@ -271,6 +272,10 @@ impl MemoryTerm {
     fn whole_at_start(self) -> Self {
         Self { at_start: self.bytes, ..self }
     }
+}
+
+fn threads(shards: usize) -> usize {
+    shards * corelane_shard::needs::THREADS + THREADS_BESIDES
 }
 
 fn main_stack() -> u64 {

@@ -84,6 +84,12 @@ impl Reloader {
     /// Reads the configuration again and gives the shards its address rules. A bad one changes nothing.
     fn reload(&mut self) {
         self.read = self.look();
+        // A pipe may have been read once; opening it again would wait for a writer, and a stop behind it.
+        if let Some(file) = self.file.as_deref().filter(|file| file.metadata().is_ok_and(|data| !data.is_file())) {
+            let file = file.display();
+            tracing::error!("{file}: not a regular file, so it cannot be read again; what was set stays");
+            return;
+        }
         match Config::resolve(&self.flags) {
             // A file that was emptied by mistake must not open the door to everybody.
             Ok(Config { allow: None, .. }) if self.is_limited => tracing::error!(

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards, TlsC
 use corelane_tls::{CertificateSource, DataPortFiles, DataPortTls, LoadError};
 use corelane_wire::RejectReason;
 use crossbeam_queue::ArrayQueue;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{MembarrierCommand, membarrier};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -50,6 +52,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the configuration file is looked at for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the ready line waits for room in a full pipe. Signals wait behind it, so it is short.
+const READY_LINE_SECONDS: i64 = 1;
+
 /// What wakes the main thread.
 enum Event {
     Signal,
@@ -69,12 +74,13 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
     let stamp = reload::stamp(flags.file().as_deref());
     let config = Config::resolve(&flags)?;
-    log::init(config.log_format);
     let mut setup = Setup::of(&config)?;
     let shards = setup.placement.data.len();
     let (connections_max, warning) = host::connections_max(&config.max_connections, shards)?;
     setup.limits.connections_max = connections_max;
     doctor::require_grants(&Plan::of(&setup))?;
+    // Not before: where threads or memory are short, the first thread already fails.
+    log::init(config.log_format)?;
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
@@ -90,7 +96,8 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let Sockets { data, control, predecessor, listen, control_address } = sockets;
 
     let (events, inbox) = channel();
-    watch_signals(events.clone())?;
+    let reload_asked = Arc::new(AtomicBool::new(false));
+    watch_signals(events.clone(), Arc::clone(&reload_asked))?;
     let shared = Shards::new(shards, &limits)
         .map_err(|error| Failure::failed(format!("cannot make what the shards share: {error}")))?;
     let rules = AccessRules { allow: config.allow.unwrap_or_default() };
@@ -105,12 +112,13 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         version: env!("CARGO_PKG_VERSION"),
         revision: env!("CORELANE_REVISION"),
         memory: memory_use,
+        log_lines_dropped: log::lines_dropped,
         http: HttpLimits::default(),
         protection,
         data_tls,
     };
     let plane = start_control(placement.control, config, ports, control, handle.clone(), events.clone())?;
-    let mut outcome = wait_until_ready(&inbox, shards, &handle);
+    let mut outcome = wait_until_ready(&inbox, shards, &handle, &reload_asked);
     if let Ok(Ready::Never { accepting }) = outcome {
         // A shard that does not come up does not stop when asked to either: the process ends without it.
         return Err(Failure::failed(format!(
@@ -127,14 +135,9 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         }
     }
     if matches!(outcome, Ok(Ready::Yes)) {
-        // Whoever started us may have closed our stdout; the server is no worse for it.
-        let _ = writeln!(
-            io::stdout(),
-            "corelane ready listen={listen} control={control_address} shards={shards} pid={}",
-            std::process::id()
-        );
+        print_ready(listen, control_address, shards);
         service_manager(&[NotifyState::Ready]);
-        outcome = wait_for_end(&inbox, &mut reloader, &mut Watchdog::new(handle.clone()))
+        outcome = wait_for_end(&inbox, &mut reloader, &reload_asked, &mut Watchdog::new(handle.clone()))
             .map(|relieved| Ready::Stopped { relieved });
     }
     handle.set_draining();
@@ -167,6 +170,21 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         Err(_) => outcome = outcome.and(Err(Failure::failed("the control plane failed: internal error"))),
     }
     outcome.map(|_| ())
+}
+
+/// Prints the ready line. The server runs on without it if stdout is closed or nobody reads it.
+fn print_ready(listen: SocketAddr, control: SocketAddr, shards: usize) {
+    let mut stdout = io::stdout();
+    // A pipe that can be written to has room for `PIPE_BUF`, so the line does not block behind this.
+    let timeout = Timespec { tv_sec: READY_LINE_SECONDS, tv_nsec: 0 };
+    match poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], Some(&timeout)) {
+        Ok(0) => tracing::warn!("the ready line is not printed: nobody reads stdout, and its pipe is full"),
+        _ => {
+            let pid = std::process::id();
+            let line = format!("corelane ready listen={listen} control={control} shards={shards} pid={pid}\n");
+            let _ = stdout.write_all(line.as_bytes());
+        }
+    }
 }
 
 /// Relieves the predecessor, if there is one, and offers the sockets to a successor; `None` when that cannot be done.
@@ -247,7 +265,7 @@ fn start_shards(
             on_end: Box::new(on_end(format!("shard {index}"), events.clone())),
         };
         let thread = corelane_shard::spawn(config, listener)
-            .map_err(|error| Failure::failed(format!("cannot start shard {index} on core {core}: {error}")))?;
+            .map_err(|error| cannot_start(&format!("shard {index} on core {core}"), &error))?;
         threads.push(thread);
     }
     Ok((ports, threads))
@@ -294,10 +312,7 @@ fn start_control(
         }
         ControlPlane::new(config, ports).run(listener, handle)
     };
-    thread::Builder::new()
-        .name("control".into())
-        .spawn(run)
-        .map_err(|error| Failure::failed(format!("cannot start the control plane: {error}")))
+    thread::Builder::new().name("control".into()).spawn(run).map_err(|error| cannot_start("the control plane", &error))
 }
 
 /// Reads the files that protect the data port.
@@ -366,38 +381,57 @@ fn warn_if_exposed(control: SocketAddr, protection: &Protection) {
     }
 }
 
-/// Turns signals into events; a second one ends the process at once.
-fn watch_signals(events: Sender<Event>) -> Result<(), Failure> {
+/// Turns signals into events. Each acts before it is logged, and a second stop signal ends the process at once. At most one
+/// reload is under way in `events`, so a stop never waits behind more than that.
+fn watch_signals(events: Sender<Event>, reload_asked: Arc<AtomicBool>) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])
         .map_err(|error| Failure::failed(format!("cannot watch signals: {error}")))?;
     let watch = move || {
         let mut stopping = false;
         for signal in signals.forever() {
             if signal == SIGHUP {
-                let _ = events.send(Event::Reload);
+                if !reload_asked.swap(true, Ordering::AcqRel) {
+                    let _ = events.send(Event::Reload);
+                }
             } else if stopping {
                 tracing::error!("second signal: ended without finishing");
-                std::process::exit(1);
+                log::flush(log::LAST_FLUSH_TIMEOUT);
+                // Runs nothing that could wait for anybody, unlike `std::process::exit`.
+                signal_hook::low_level::exit(1);
             } else {
                 stopping = true;
-                tracing::info!(signal, "stopping: finishing what has arrived; a second signal ends at once");
                 let _ = events.send(Event::Signal);
+                tracing::info!(signal, "stopping: finishing what has arrived; a second signal ends at once");
             }
         }
     };
     let started = thread::Builder::new().name("signals".into()).spawn(watch);
-    started.map(drop).map_err(|error| Failure::failed(format!("cannot start the signal thread: {error}")))
+    started.map(drop).map_err(|error| cannot_start("the signal thread", &error))
 }
 
-fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHandle) -> Result<Ready, Failure> {
+/// A thread that cannot be started.
+fn cannot_start(what: &str, error: &io::Error) -> Failure {
+    let remedy =
+        if error.kind() == io::ErrorKind::WouldBlock { Failure::MORE_THREADS } else { "see `corelane doctor`" };
+    Failure::failed(format!("cannot start {what}: {error}; {remedy}"))
+}
+
+fn wait_until_ready(
+    inbox: &Receiver<Event>,
+    shards: usize,
+    handle: &ControlHandle,
+    reload_asked: &AtomicBool,
+) -> Result<Ready, Failure> {
     let deadline = Instant::now() + START_TIMEOUT;
     let mut accepting = 0;
     while accepting < shards || !handle.is_ready() {
         match inbox.recv_timeout(Duration::from_millis(5)) {
             Ok(Event::Signal) => return Ok(Ready::Stopped { relieved: None }),
             Ok(Event::ShardAccepts) => accepting += 1,
-            // What is to be read again has just been read; and nothing is offered yet.
-            Ok(Event::Reload | Event::Relieved { .. }) => {}
+            // What is to be read again has just been read.
+            Ok(Event::Reload) => reload_asked.store(false, Ordering::Release),
+            // Nothing is offered yet.
+            Ok(Event::Relieved { .. }) => {}
             Ok(Event::Ended(who)) => return Err(Failure::failed(format!("{who} ended while starting"))),
             Err(_) if Instant::now() >= deadline => return Ok(Ready::Never { accepting }),
             Err(_) => {}
@@ -410,6 +444,7 @@ fn wait_until_ready(inbox: &Receiver<Event>, shards: usize, handle: &ControlHand
 fn wait_for_end(
     inbox: &Receiver<Event>,
     reloader: &mut Reloader,
+    reload_asked: &AtomicBool,
     watchdog: &mut Watchdog,
 ) -> Result<Option<u32>, Failure> {
     // Nothing to look after, nothing to wake up for.
@@ -418,7 +453,11 @@ fn wait_for_end(
         match inbox.recv_timeout(look_every) {
             Ok(Event::Signal) => return Ok(None),
             Ok(Event::Relieved { process }) => return Ok(Some(process)),
-            Ok(Event::Reload) => reloader.reload_all(),
+            Ok(Event::Reload) => {
+                // Before the files are read: a signal that comes meanwhile asks for another reload.
+                reload_asked.store(false, Ordering::Release);
+                reloader.reload_all();
+            }
             Err(RecvTimeoutError::Timeout) => {
                 reloader.reload_if_changed();
                 watchdog.tell();

@@ -135,7 +135,12 @@ fn cannot_listen(flag: &str, address: SocketAddr, error: &io::Error) -> Failure 
              picks a free one)"
         }
         io::ErrorKind::AddrNotAvailable => "no interface of this host has that address",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one",
+        io::ErrorKind::PermissionDenied if (1..1024).contains(&address.port()) => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "a policy of this host forbids that call; look at the seccomp profile, SELinux or AppArmor"
+        }
         _ => "choose another address",
     };
     Failure::failed(format!("{flag} {address}: {error}; {mend}"))

@@ -36,6 +36,7 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("corelane_shard_cpu_seconds_total", "counter", &["shard"]),
     ("corelane_memory_allocated_bytes", "gauge", &[]),
     ("corelane_memory_resident_bytes", "gauge", &[]),
+    ("corelane_log_lines_dropped_total", "counter", &[]),
     ("process_resident_memory_bytes", "gauge", &[]),
     ("process_cpu_seconds_total", "counter", &[]),
     ("process_open_fds", "gauge", &[]),

@@ -210,6 +210,12 @@ const DECLARED: [Family; 31] = [
         .unit("bytes"),
     Family::new(Gauge, Process, "corelane_memory_resident_bytes", "Resident bytes that the allocator holds.")
         .unit("bytes"),
+    Family::new(
+        Counter,
+        Process,
+        "corelane_log_lines_dropped_total",
+        "Log lines that were not written: stderr failed or was stuck, or lines came too fast.",
+    ),
     Family::new(Gauge, Process, "process_resident_memory_bytes", "Resident memory size in bytes.").unit("bytes"),
     Family::new(Counter, Process, "process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")
         .unit("seconds"),
@@ -347,6 +353,7 @@ mod tests {
         ("corelane_tls_certificate_expiry_timestamp_seconds", Gauge, &[]),
         ("corelane_memory_allocated_bytes", Gauge, &[]),
         ("corelane_memory_resident_bytes", Gauge, &[]),
+        ("corelane_log_lines_dropped_total", Counter, &[]),
         ("process_resident_memory_bytes", Gauge, &[]),
         ("process_cpu_seconds_total", Counter, &[]),
         ("process_open_fds", Gauge, &[]),

@@ -57,6 +57,6 @@ pub use link::ShardLink;
 pub use listener::{adopt_listeners, bind_listeners};
 pub use pipeline::Pipeline;
 pub use receive_ring::probe;
-pub use run::{Allocations, ShardConfig, ShardThread, spawn};
+pub use run::{Allocations, ShardConfig, ShardThread, probe_cores, spawn};
 pub use shards::Shards;
 pub use tls::TlsConfig;

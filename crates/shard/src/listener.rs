@@ -13,12 +13,13 @@ use crate::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
 /// the option would hide. The option is set afterwards, so the others can join; port 0 is chosen by the first.
 ///
 /// # Errors
-/// What the kernel says: in use, not available, not permitted.
+/// What the kernel says: in use, not available, not permitted; the text names the call.
 pub fn bind_listeners(address: SocketAddr, count: usize, backlog: u32) -> io::Result<Vec<TcpListener>> {
-    let first = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let first =
+        Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map_err(in_call("socket"))?;
     // Lets a restarted server bind while connections of its predecessor are in TIME_WAIT.
-    first.set_reuse_address(true)?;
-    first.bind(&address.into())?;
+    first.set_reuse_address(true).map_err(in_call("setsockopt"))?;
+    first.bind(&address.into()).map_err(in_call("bind"))?;
     adopt_listeners(vec![first.into()], count, backlog)
 }
 
@@ -35,7 +36,7 @@ pub fn adopt_listeners(bound: Vec<TcpListener>, count: usize, backlog: u32) -> i
     let first = sockets.first().filter(|_| sockets.len() <= count).ok_or(io::ErrorKind::InvalidInput)?;
     let address = first.local_addr()?;
     let domain = first.domain()?;
-    sockets.iter().try_for_each(|socket| socket.set_reuse_port(true))?;
+    sockets.iter().try_for_each(|socket| socket.set_reuse_port(true)).map_err(in_call("setsockopt"))?;
     for given in (0..sockets.len()).cycle().take(count - sockets.len()) {
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
@@ -44,16 +45,21 @@ pub fn adopt_listeners(bound: Vec<TcpListener>, count: usize, backlog: u32) -> i
             Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
                 sockets[given].try_clone()?
             }
-            bound => bound.map(|()| socket)?,
+            bound => bound.map(|()| socket).map_err(in_call("bind"))?,
         };
         sockets.push(socket);
     }
     // Listening only now, in shard order, gives each shard its index in the kernel's group, and nobody half a server.
     for socket in &sockets {
-        set_options(socket)?;
-        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        set_options(socket).map_err(in_call("setsockopt"))?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(in_call("listen"))?;
     }
     Ok(sockets.into_iter().map(TcpListener::from).collect())
+}
+
+/// The same error with the name of the call that returned it.
+fn in_call(call: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{call}: {error}"))
 }
 
 fn set_options(socket: &Socket) -> io::Result<()> {

@@ -53,10 +53,12 @@ pub(crate) struct ReceiveRing {
 /// Whether this host lets a program use io_uring as a shard does; the error says what it lacks.
 ///
 /// # Errors
-/// The kernel's answer to setting up a ring, or `Unsupported` when it is older than 6.1.
+/// The kernel's answer to setting up a ring or to entering it, or `Unsupported` when it is older than 6.1.
 pub fn probe() -> io::Result<()> {
     let io = builder().build(8)?;
-    BufferRing::register(&io.submitter(), 1, 1).map(drop)
+    BufferRing::register(&io.submitter(), 1, 1)?;
+    // With nothing to submit: whether the call is permitted at all.
+    io.submitter().submit().map(drop)
 }
 
 fn builder() -> io_uring::Builder {

@@ -11,7 +11,7 @@ use corelane_ring::Recorder;
 use corelane_rollup::SnapshotAnswerer;
 use crossbeam_queue::ArrayQueue;
 use glommio::timer::sleep;
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use glommio::{CpuSet, ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 use crate::admission::AccessRules;
 use crate::clock::Instant;
@@ -85,6 +85,18 @@ pub(crate) const EXECUTOR_IO_MEMORY: usize = 64 * 1024;
 /// Glommio's own rings carry a timer and an eventfd.
 pub(crate) const EXECUTOR_RING_DEPTH: usize = 256;
 
+/// Whether the executor finds these cores; it reads them from `/sys`, and panics where it cannot.
+///
+/// # Errors
+/// What kept it from reading, or `NotFound` with the first core that is not there.
+pub fn probe_cores(cores: &[usize]) -> io::Result<()> {
+    let online = CpuSet::online().map_err(io::Error::from)?;
+    match cores.iter().find(|&&core| !online.iter().any(|found| found.cpu == core)) {
+        None => Ok(()),
+        Some(core) => Err(io::Error::new(io::ErrorKind::NotFound, format!("core {core} is not there"))),
+    }
+}
+
 /// Starts a shard on its core.
 ///
 /// # Errors
@@ -104,7 +116,7 @@ pub fn spawn(mut config: ShardConfig, listener: TcpListener) -> io::Result<Shard
             let _ends = (on_end, hand_over);
             run(config, listener).await
         })
-        .map_err(|error| io::Error::other(error.to_string()))?;
+        .map_err(io::Error::from)?;
     Ok(ShardThread { executor })
 }
 

@@ -77,12 +77,21 @@ impl Server {
     /// # Panics
     /// When it does not get ready; the message has its log.
     pub fn start(binary: &str, flags: &[&str]) -> Self {
+        Self::spawn(&mut Self::command(binary, flags))
+    }
+
+    /// What [`start`](Self::start) runs.
+    ///
+    /// # Panics
+    /// When no core is allowed.
+    pub fn command(binary: &str, flags: &[&str]) -> Command {
         let mut command = command(binary);
         command.args(["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--log-format", "json"]);
         if !flags.contains(&"--cores") {
             command.args(["--cores", &host::cores_for(1).expect("a core is allowed")]);
         }
-        Self::spawn(command.args(flags))
+        command.args(flags);
+        command
     }
 
     /// Starts a command that becomes a server.
@@ -90,11 +99,22 @@ impl Server {
     /// # Panics
     /// As [`start`](Self::start).
     pub fn spawn(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn_logging_to(command, Stdio::piped())
+    }
+
+    /// The same with another stderr; [`stderr`](Self::stderr) is empty then.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn spawn_logging_to(command: &mut Command, stderr: Stdio) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let mut child = Killed(child);
         let stdout = Output::collect(child.0.stdout.take().expect("stdout is piped"));
-        let stderr = Output::collect(child.0.stderr.take().expect("stderr is piped"));
+        let stderr = match child.0.stderr.take() {
+            Some(stderr) => Output::collect(stderr),
+            None => Output::collect(std::io::empty()),
+        };
         let ready = wait_for("the ready line", || {
             if let Some(status) = child.0.try_wait().expect("a child can be waited for") {
                 panic!("ended without getting ready: {status}; stderr:\n{}", stderr.whole());

@@ -20,6 +20,7 @@ fn start(memory: fn() -> MemoryUse) -> Running {
         version: "1.2.3",
         revision: "abc",
         memory,
+        log_lines_dropped: || 3,
         http: HttpLimits::default(),
         protection: Protection::default(),
         data_tls: None,

@@ -73,6 +73,7 @@ impl Server {
             version: "1.2.3",
             revision: "abc",
             memory,
+            log_lines_dropped: || 3,
             http,
             protection: Protection::default(),
             data_tls: None,

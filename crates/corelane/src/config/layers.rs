@@ -1,7 +1,8 @@
 //! Who said what: flag over environment over file over default.
 
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use corelane_control::Configured;
@@ -107,11 +108,24 @@ impl Layers {
 /// The settings in a file, each known and a scalar or a list of scalars.
 fn read_file(path: &Path) -> Result<Vec<(&'static str, Said<String>)>, Failure> {
     let shown = path.display();
-    let text = fs::read_to_string(path)
+    let text = read_text(path)
         .map_err(|error| Failure::usage(format!("{shown}: {error}; give --config the path of a readable TOML file")))?;
     let table: toml::Table = toml::from_str(&text)
         .map_err(|error| Failure::usage(format!("{shown}: not valid TOML: {}", error.to_string().trim_end())))?;
     table.into_iter().map(|(key, value)| read_key(path, &text, &key, &value)).collect()
+}
+
+/// Longest configuration file. One with every key is 8 KiB; beyond this it is the wrong file, as a device without end is.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let text = format!("is longer than {FILE_BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is not UTF-8"))
 }
 
 fn read_key(path: &Path, text: &str, key: &str, value: &toml::Value) -> Result<(&'static str, Said<String>), Failure> {

@@ -1,6 +1,6 @@
 //! What a person sees while files are sent: a bar on a terminal, and warnings. All of it on stderr.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -40,7 +40,8 @@ impl Progress {
     /// Tells what does not stop the sending.
     pub(super) fn warn(&self, text: &str) {
         if !self.is_quiet {
-            self.bar.suspend(|| eprintln!("warning: {text}"));
+            // Nobody may read stderr; that does not stop the sending either.
+            self.bar.suspend(|| drop(writeln!(io::stderr(), "warning: {text}")));
         }
     }
 
