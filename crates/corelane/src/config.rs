@@ -44,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) max_connections: Said<usize>,
     pub(crate) max_connections_per_ip: u32,
     pub(crate) max_accept_rate_per_ip: u32,
+    pub(crate) ipv6_prefix: u8,
     pub(crate) max_rate_per_connection: u64,
     pub(crate) max_connection_age: Duration,
     /// `None` allows any address.
@@ -107,6 +108,7 @@ impl Config {
             max_accept_rate_per_ip: layers
                 .parse("max_accept_rate_per_ip", values::number(0..=ACCEPT_RATE_MAX as usize))?
                 .value as u32,
+            ipv6_prefix: layers.parse("ipv6_prefix", values::number(1..=128))?.value as u8,
             max_rate_per_connection: layers.parse("max_rate_per_connection", values::size)?.value,
             max_connection_age: layers
                 .parse("max_connection_age", values::duration(Duration::ZERO..=TIMEOUT_MAX))?
