@@ -55,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) drain_timeout: Duration,
     pub(crate) backlog: u32,
     pub(crate) takeover: bool,
+    /// `None` is a file in the runtime directory.
+    pub(crate) takeover_path: Option<Said<PathBuf>>,
     /// `None` is text on a terminal, else JSON.
     pub(crate) log_format: Option<LogFormat>,
     /// Every setting as it was said, for those who ask a running server.
@@ -120,6 +122,7 @@ impl Config {
             drain_timeout: layers.parse("drain_timeout", values::duration(timeout))?.value,
             backlog: layers.parse("backlog", values::number(1..=65_535))?.value as u32,
             takeover: layers.parse("takeover", values::switch)?.value,
+            takeover_path: layers.parse_optional("takeover_path", values::socket_path)?,
             log_format: layers.parse_optional("log_format", values::log_format)?.map(|said| said.value),
             told: layers.told(),
         })

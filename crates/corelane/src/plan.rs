@@ -18,6 +18,7 @@ use crate::config::{Config, SettingArgs};
 use crate::failure::Failure;
 use crate::host::{self, Setup};
 use crate::serve::RING_SLOTS;
+use crate::takeover;
 
 /// Print what a configuration will use: memory, descriptors, locked memory, cores; start nothing.
 #[derive(clap::Args, Debug)]
@@ -121,10 +122,10 @@ const BESIDES_BYTES_AT_START: u64 = 4 << 20;
 const SHARD_RESERVE: u64 = 15;
 /// Standard streams, and the pair of sockets by which signals come.
 const DESCRIPTORS_OF_MAIN: u64 = 3 + 2;
-/// The control plane's listener again, the socket at which a successor asks (twice), and the successor.
-const DESCRIPTORS_OF_TAKEOVER: u64 = 4;
+/// The control plane's listener again, and what successors ask at.
+const DESCRIPTORS_OF_TAKEOVER: u64 = 1 + takeover::DESCRIPTORS_MAX;
 /// Descriptors for what is not known here: those inherited from whoever started the process.
-const RESERVE: u64 = 22;
+const RESERVE: u64 = 17;
 
 impl Plan {
     /// The plan of a server with this setup.

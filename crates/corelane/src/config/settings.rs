@@ -102,6 +102,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
             "Take the listening sockets over from the server that has them now",
         )
     },
+    setting(
+        "takeover_path",
+        "FILE",
+        None,
+        "Socket at which a successor asks for the listening sockets, mode 0600 [default: in the runtime directory]",
+    ),
     setting("log_format", "text|json", None, "Format of the log on stderr [default: text on a terminal, else json]"),
 ];
 
