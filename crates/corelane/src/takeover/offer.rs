@@ -29,6 +29,10 @@ const SUCCESSORS_MAX: usize = 4;
 /// Connections that are accepted from one listener before the others are looked at.
 const ACCEPTS_A_TURN: usize = 64;
 
+/// How long the abstract name rests after a turn with processes of other users: at most 6 400 of them a second cost CPU,
+/// which may be that of a data core. A full queue of 4 096 is worked off in less than a second.
+const REST: Duration = Duration::from_millis(10);
+
 /// Wait after a failed accept: the host has no descriptor or no memory left.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -92,6 +96,7 @@ struct Door {
     listener: UnixListener,
     /// `None` for the abstract name.
     file: Option<SocketFile>,
+    rests_until: Option<Instant>,
 }
 
 /// The path first, so that a flood at the abstract name comes after it in each turn.
@@ -100,12 +105,12 @@ fn doors(listen: SocketAddr, path: Option<&Path>) -> io::Result<Vec<Door>> {
     let by_path = path.map(|path| (path, place::listen(path)));
     if let Some((path, made)) = by_path {
         match made {
-            Ok((listener, file)) => doors.push(Door { listener, file: Some(file) }),
+            Ok((listener, file)) => doors.push(Door { listener, file: Some(file), rests_until: None }),
             Err(error) => tracing::warn!("no takeover over {}: {error}", path.display()),
         }
     }
     match by_name(listen) {
-        Ok(listener) => doors.push(Door { listener, file: None }),
+        Ok(listener) => doors.push(Door { listener, file: None, rests_until: None }),
         Err(error) if doors.is_empty() => return Err(error),
         Err(error) => tracing::warn!("a successor of an earlier version cannot take over: its abstract name: {error}"),
     }
@@ -157,7 +162,11 @@ impl Host {
                 self.successors.into_iter().for_each(Successor::refuse);
                 return Some(successor);
             }
+            let now = Instant::now();
             for door in 0..self.doors.len() {
+                if self.doors[door].rests_until.is_some_and(|until| now < until) {
+                    continue;
+                }
                 if let Err(error) = self.accept(door) {
                     self.failed.log(|count| tracing::warn!(count, "cannot accept a successor: {error}"));
                     pause = Some(RETRY);
@@ -172,10 +181,13 @@ impl Host {
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.withdraw.as_fd()];
         let mut timeout = pause;
         if pause.is_none() {
-            descriptors.extend(self.doors.iter().map(|door| door.listener.as_fd()));
+            let now = Instant::now();
+            let is_awake = |door: &&Door| door.rests_until.is_none_or(|until| until <= now);
+            descriptors.extend(self.doors.iter().filter(is_awake).map(|door| door.listener.as_fd()));
             descriptors.extend(self.successors.iter().map(|successor| successor.stream.as_fd()));
-            let first = self.successors.iter().map(|successor| successor.deadline).min();
-            timeout = first.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let rests = self.doors.iter().filter_map(|door| door.rests_until.filter(|until| *until > now));
+            let first = self.successors.iter().map(|successor| successor.deadline).chain(rests).min();
+            timeout = first.map(|time| time.saturating_duration_since(now));
         }
         let mut polled: Vec<PollFd<'_>> =
             descriptors.iter().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
@@ -224,19 +236,23 @@ impl Host {
                 Err(error) => return Err(error),
             };
             let by_path = self.doors[door].file.is_some();
-            if let Err(error) = self.hand_over(stream, by_path) {
-                self.failed.log(|count| tracing::warn!(count, "a takeover failed, this process goes on: {error}"));
+            match self.hand_over(stream, by_path) {
+                Ok(true) => {}
+                Ok(false) => self.doors[door].rests_until = Some(Instant::now() + REST),
+                Err(error) => {
+                    self.failed.log(|count| tracing::warn!(count, "a takeover failed, this process goes on: {error}"));
+                }
             }
         }
         Ok(())
     }
 
-    /// Sends the sockets to a process that has connected, unless it is one of another user.
-    fn hand_over(&mut self, stream: UnixStream, by_path: bool) -> io::Result<()> {
+    /// Sends the sockets to a process that has connected; `false` for one of another user, which gets nothing.
+    fn hand_over(&mut self, stream: UnixStream, by_path: bool) -> io::Result<bool> {
         let user = sockopt::socket_peercred(&stream)?;
         if !is_trusted(&user) {
             self.foreign.log(|count| tracing::warn!(count, "a takeover was refused: {}", foreign(&user)));
-            return Ok(());
+            return Ok(false);
         }
         stream.set_nonblocking(true)?;
         self.send(&stream)?;
@@ -247,7 +263,7 @@ impl Host {
         }
         let process = user.pid.as_raw_nonzero().get().unsigned_abs();
         self.successors.push_back(Successor { stream, process, deadline: Instant::now() + PATIENCE, by_path });
-        Ok(())
+        Ok(true)
     }
 
     fn send(&self, stream: &UnixStream) -> io::Result<()> {
