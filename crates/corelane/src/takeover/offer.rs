@@ -36,9 +36,9 @@ const REST: Duration = Duration::from_millis(10);
 /// Wait after a failed accept: the host has no descriptor or no memory left.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How often a takeover that failed is logged at most, ...
+/// A takeover that failed is logged at most this often: an operator who tries again sees each attempt.
 const LOG_FAILED_EVERY: Duration = Duration::from_secs(1);
-/// ... and refused processes of other users, whose number is up to them.
+/// Refused processes of other users are logged at most this often, because they decide how many there are.
 const LOG_FOREIGN_EVERY: Duration = Duration::from_secs(60);
 
 /// Descriptors of an offer: two listeners, what wakes the thread, the successors, and a connection that is refused. The
