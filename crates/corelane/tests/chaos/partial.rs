@@ -295,7 +295,7 @@ fn answers_kept(field: &Field) -> usize {
 /// Peers that ask for as many answers as the server keeps, and read `bytes` of them in each period.
 fn slow_readers(field: &Field, ways: &[Way], peers: usize, bytes: usize, period: Duration) -> Crowd {
     const CHUNK: usize = 500;
-    let most = answers_kept(field).saturating_sub(CHUNK / 2);
+    let most = answers_kept(field);
     let ways = ways.iter().map(Way::taking_little).collect();
     let act = move |wire: &mut Wire, sent: &mut usize| {
         if wire.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
@@ -315,7 +315,8 @@ fn slow_readers(field: &Field, ways: &[Way], peers: usize, bytes: usize, period:
         wire.received.clear();
         Ok(period)
     };
-    Crowd { begins: most, ..Crowd::new(ways, peers, Box::new(act)) }
+    // One that asked for too much comes back, so that most of them hold something.
+    Crowd { begins: most, ..Crowd::new(ways, peers, Box::new(act)) }.returning(period)
 }
 
 /// Peers that shake hands, a byte of their hello in each period.
@@ -346,10 +347,25 @@ struct Honest {
 struct HonestPeer {
     wire: Wire,
     id: String,
-    /// When each answer that is still to come was due, and whether it counts as late already.
-    asked: VecDeque<(Instant, bool)>,
+    /// Answers that are still to come.
+    asked: VecDeque<Asked>,
     committed: u64,
     is_closed: bool,
+}
+
+struct Asked {
+    since: Instant,
+    /// Frames since the commit request before it.
+    frames: usize,
+    /// Whether it was late at the end of a measurement, and counts there.
+    is_counted: bool,
+}
+
+/// Answers that came in a measurement.
+#[derive(Default)]
+struct Answered {
+    waits: Vec<Duration>,
+    frames: usize,
 }
 
 /// What honest peers got in some time.
@@ -386,19 +402,20 @@ impl Honest {
                 peer.wire.queue(&frames::event(&peer.id, self.time));
             }
             peer.wire.queue(&frames::COMMIT_REQUEST);
-            peer.asked.push_back((Instant::now(), false));
+            peer.asked.push_back(Asked { since: Instant::now(), frames: frames_each, is_counted: false });
         }
     }
 
-    /// Pumps all connections; the waits for the answers that have come go to `waits`.
-    fn pump(&mut self, waits: &mut Vec<Duration>) {
+    /// Pumps all connections. Answers of what was asked before this measurement count nowhere.
+    fn pump(&mut self, answered: &mut Answered) {
         for peer in self.peers.iter_mut().filter(|peer| !peer.is_closed) {
             let pumped = peer.wire.pump().and_then(|()| {
                 while let Some(committed) = peer.wire.answer()? {
                     peer.committed = committed;
-                    let (due, counted) = peer.asked.pop_front().expect("no answer without a request");
-                    if !counted {
-                        waits.push(due.elapsed());
+                    let asked = peer.asked.pop_front().expect("no answer without a request");
+                    if !asked.is_counted {
+                        answered.waits.push(asked.since.elapsed());
+                        answered.frames += asked.frames;
                     }
                 }
                 Ok(())
@@ -416,8 +433,8 @@ impl Honest {
 
     /// Sends at `rate` for some time, with a newcomer now and then.
     fn paced(&mut self, rate: usize, time: Duration, newcomer_every: Duration) -> Got {
-        let (start, before) = (Instant::now(), self.committed());
-        let (mut waits, mut newcomer_waits) = (Vec::new(), Vec::new());
+        let start = Instant::now();
+        let (mut answered, mut newcomer_waits) = (Answered::default(), Vec::new());
         let mut newcomers: Vec<(Wire, Instant)> = Vec::new();
         let (mut tick, mut came, mut refused) = (0, 0, 0);
         let frames_each = (rate as f64 / HONEST_PEERS as f64 * TICK.as_secs_f64()).ceil() as usize;
@@ -433,7 +450,7 @@ impl Honest {
                 wire.queue(&frames::COMMIT_REQUEST);
                 newcomers.push((wire, Instant::now()));
             }
-            self.pump(&mut waits);
+            self.pump(&mut answered);
             newcomers.retain_mut(|(wire, since)| match wire.pump().and_then(|()| wire.answer()) {
                 Ok(None) => true,
                 Ok(Some(_)) => {
@@ -449,11 +466,12 @@ impl Honest {
             let open = self.peers.iter().filter(|peer| !peer.is_closed).map(|peer| &peer.wire);
             wait(open.chain(newcomers.iter().map(|(wire, _)| wire)), due);
         }
-        let frames_a_second = (self.committed() - before) as f64 / start.elapsed().as_secs_f64();
+        let Answered { mut waits, frames } = answered;
+        let frames_a_second = frames as f64 / start.elapsed().as_secs_f64();
         // An answer that has not come is as late as it is until now, and counts once.
-        for (due, counted) in self.peers.iter_mut().flat_map(|peer| &mut peer.asked) {
-            if !std::mem::replace(counted, true) {
-                waits.push(due.elapsed());
+        for asked in self.peers.iter_mut().flat_map(|peer| &mut peer.asked) {
+            if !std::mem::replace(&mut asked.is_counted, true) {
+                waits.push(asked.since.elapsed());
             }
         }
         waits.sort_unstable();
@@ -475,14 +493,14 @@ impl Honest {
         const CHUNK: usize = 50;
         let (start, before) = (Instant::now(), self.committed());
         while start.elapsed() < time {
-            self.pump(&mut Vec::new());
+            self.pump(&mut Answered::default());
             if self.peers.iter().any(|peer| !peer.is_closed && peer.asked.is_empty()) {
                 for peer in self.peers.iter_mut().filter(|peer| !peer.is_closed && peer.asked.is_empty()) {
                     self.time += 1;
                     let frame = frames::event(&peer.id, self.time);
                     (0..CHUNK).for_each(|_| peer.wire.queue(&frame));
                     peer.wire.queue(&frames::COMMIT_REQUEST);
-                    peer.asked.push_back((Instant::now(), true));
+                    peer.asked.push_back(Asked { since: Instant::now(), frames: CHUNK, is_counted: true });
                 }
                 continue;
             }
@@ -493,7 +511,7 @@ impl Honest {
         // What is under way is not counted for what comes next, if the server answers at all.
         let end = Instant::now() + Duration::from_secs(1);
         while self.peers.iter().any(|peer| !peer.is_closed && !peer.asked.is_empty()) && Instant::now() < end {
-            self.pump(&mut Vec::new());
+            self.pump(&mut Answered::default());
             sleep(Duration::from_millis(1));
         }
         frames_a_second
