@@ -3,7 +3,7 @@
 #
 #   scripts/chaos.sh [ROW...]        a ROW is a part of a test's name; default: all of them
 #
-# Loopback and own network namespaces only (the row with a cut link needs root). Ends by itself, after some five minutes.
+# Loopback and own network namespaces only (the row with a cut link needs root). Ends by itself, after some fifteen minutes.
 # The tests play the same rows small.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -36,6 +36,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
         connections_max: 10_000,
         connections_per_ip_max: 0,
         accepts_per_ip_max: 0,
+        ipv6_prefix: 64,
         rate_per_connection: 0,
         connection_age_max: Duration::ZERO,
         series_max: SERIES_MAX,

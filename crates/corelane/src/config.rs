@@ -44,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) max_connections: Said<usize>,
     pub(crate) max_connections_per_ip: u32,
     pub(crate) max_accept_rate_per_ip: u32,
+    pub(crate) ipv6_prefix: u8,
     pub(crate) max_rate_per_connection: u64,
     pub(crate) max_connection_age: Duration,
     /// `None` allows any address.
@@ -54,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) drain_timeout: Duration,
     pub(crate) backlog: u32,
     pub(crate) takeover: bool,
+    /// `None` is a file in the runtime directory.
+    pub(crate) takeover_path: Option<Said<PathBuf>>,
     /// `None` is text on a terminal, else JSON.
     pub(crate) log_format: Option<LogFormat>,
     /// Every setting as it was said, for those who ask a running server.
@@ -107,6 +110,7 @@ impl Config {
             max_accept_rate_per_ip: layers
                 .parse("max_accept_rate_per_ip", values::number(0..=ACCEPT_RATE_MAX as usize))?
                 .value as u32,
+            ipv6_prefix: layers.parse("ipv6_prefix", values::number(1..=128))?.value as u8,
             max_rate_per_connection: layers.parse("max_rate_per_connection", values::size)?.value,
             max_connection_age: layers
                 .parse("max_connection_age", values::duration(Duration::ZERO..=TIMEOUT_MAX))?
@@ -118,6 +122,7 @@ impl Config {
             drain_timeout: layers.parse("drain_timeout", values::duration(timeout))?.value,
             backlog: layers.parse("backlog", values::number(1..=65_535))?.value as u32,
             takeover: layers.parse("takeover", values::switch)?.value,
+            takeover_path: layers.parse_optional("takeover_path", values::socket_path)?,
             log_format: layers.parse_optional("log_format", values::log_format)?.map(|said| said.value),
             told: layers.told(),
         })

@@ -26,6 +26,7 @@ impl Setup {
             connections_max: config.max_connections.value,
             connections_per_ip_max: config.max_connections_per_ip,
             accepts_per_ip_max: config.max_accept_rate_per_ip,
+            ipv6_prefix: config.ipv6_prefix,
             rate_per_connection: config.max_rate_per_connection,
             connection_age_max: config.max_connection_age,
             series_max: config.max_series,

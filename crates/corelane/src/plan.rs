@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::host::{self, Setup};
 use crate::log;
 use crate::serve::RING_SLOTS;
+use crate::takeover;
 
 /// Print what a configuration will use: memory, descriptors, locked memory, cores; start nothing.
 #[derive(clap::Args, Debug)]
@@ -124,10 +125,10 @@ const BESIDES_BYTES_AT_START: u64 = 4 << 20;
 const SHARD_RESERVE: u64 = 15;
 /// Standard streams, and the pair of sockets by which signals come.
 const DESCRIPTORS_OF_MAIN: u64 = 3 + 2;
-/// The control plane's listener again, the socket at which a successor asks (twice), and the successor.
-const DESCRIPTORS_OF_TAKEOVER: u64 = 4;
+/// The control plane's listener again, and what successors ask at.
+const DESCRIPTORS_OF_TAKEOVER: u64 = 1 + takeover::DESCRIPTORS_MAX;
 /// Descriptors for what is not known here: those inherited from whoever started the process.
-const RESERVE: u64 = 22;
+const RESERVE: u64 = 17;
 
 impl Plan {
     /// The plan of a server with this setup.
@@ -331,6 +332,7 @@ mod tests {
                 connections_max: 10_000,
                 connections_per_ip_max: 0,
                 accepts_per_ip_max: 0,
+                ipv6_prefix: 64,
                 rate_per_connection: 0,
                 connection_age_max: Duration::ZERO,
                 series_max,

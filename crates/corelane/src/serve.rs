@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -93,7 +93,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     warn_if_exposed(config.control, &protection);
     let sockets = Sockets::open(&config, shards)?;
     let offered = sockets.duplicates();
-    let Sockets { data, control, predecessor, listen, control_address } = sockets;
+    let Sockets { data, control, predecessor, takeover_path, listen, control_address } = sockets;
 
     let (events, inbox) = channel();
     let reload_asked = Arc::new(AtomicBool::new(false));
@@ -104,7 +104,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let tls = data_tls.as_ref().map(|tls| tls.config());
     let (ports, threads) = start_shards(&placement, &limits, &shared, &rules, tls, data, &events)?;
     let handle = ControlHandle::new();
-    for setting in in_use(config.told, &placement, connections_max, listen, control_address) {
+    for setting in in_use(config.told, &placement, connections_max, listen, control_address, takeover_path.as_deref()) {
         handle.configure(setting);
     }
     let mut reloader = Reloader::new(flags, stamp, &rules, data_tls.clone(), shared.clone(), handle.clone());
@@ -129,7 +129,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     // While another process has the same sockets, who waits in their queues is not lost with this one.
     let mut is_shared = predecessor.is_some();
     if matches!(outcome, Ok(Ready::Yes)) {
-        match succeed(predecessor, listen, offered, events) {
+        match succeed(predecessor, listen, takeover_path.as_deref(), offered, events) {
             Ok(made) => (offer, is_shared) = (made, false),
             Err(failure) => outcome = Err(failure),
         }
@@ -191,21 +191,19 @@ fn print_ready(listen: SocketAddr, control: SocketAddr, shards: usize) {
 fn succeed(
     predecessor: Option<Predecessor>,
     listen: SocketAddr,
+    takeover_path: Option<&Path>,
     sockets: io::Result<Vec<OwnedFd>>,
     events: Sender<Event>,
 ) -> Result<Option<Offer>, Failure> {
-    let relieved = predecessor.map_or(Ok(()), Predecessor::relieve);
+    predecessor.map_or(Ok(()), Predecessor::relieve).map_err(|error| {
+        Failure::failed(format!("--takeover: another process goes on serving {listen}, this one stops: {error}"))
+    })?;
     let on_relieved = move |process| drop(events.send(Event::Relieved { process }));
-    match (sockets.and_then(|sockets| Offer::make(listen, sockets, on_relieved)), relieved) {
-        // Whoever did not answer has left its name to this process, so it is gone.
-        (Ok(offer), _) => Ok(Some(offer)),
-        (Err(error), Ok(())) => {
+    match sockets.and_then(|sockets| Offer::make(listen, takeover_path, sockets, on_relieved)) {
+        Ok(offer) => Ok(Some(offer)),
+        Err(error) => {
             tracing::warn!("another process cannot take over from this one: {error}");
             Ok(None)
-        }
-        (Err(_), Err(error)) => {
-            let text = format!("--takeover: the process that serves {listen} goes on, this one stops: {error}");
-            Err(Failure::failed(text))
         }
     }
 }
@@ -351,6 +349,7 @@ fn in_use(
     connections_max: usize,
     listen: SocketAddr,
     control: SocketAddr,
+    takeover_path: Option<&Path>,
 ) -> Vec<Configured> {
     for setting in &mut told {
         let found = match setting.key {
@@ -359,6 +358,10 @@ fn in_use(
             "cores" => host::list(&placement.data),
             "control_core" => placement.control.to_string(),
             "max_connections" => connections_max.to_string(),
+            "takeover_path" => match takeover_path {
+                Some(path) => path.display().to_string(),
+                None => continue,
+            },
             _ => continue,
         };
         setting.value = Some(found);

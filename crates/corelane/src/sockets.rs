@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use listenfd::ListenFd;
 
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::takeover::Predecessor;
+use crate::takeover::{Place, Predecessor};
 
 /// How long the kernel may take to release a killed server's port.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -24,6 +25,8 @@ pub(crate) struct Sockets {
     pub(crate) control: TcpListener,
     /// Whom they were taken over from.
     pub(crate) predecessor: Option<Predecessor>,
+    /// Where a successor asks for them, besides the abstract name.
+    pub(crate) takeover_path: Option<PathBuf>,
     pub(crate) listen: SocketAddr,
     pub(crate) control_address: SocketAddr,
 }
@@ -31,9 +34,11 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// One for each shard, and one for the control plane.
     pub(crate) fn open(config: &Config, shards: usize) -> Result<Self, Failure> {
+        let place = Place::of(config)?;
         let (predecessor, given) = if config.takeover {
-            let (predecessor, sockets) =
-                Predecessor::ask(config.listen).map_err(|error| cannot_take_over(config, &error))?;
+            let path = place.path(config.listen);
+            let (predecessor, sockets) = Predecessor::ask(config.listen, path.as_deref())
+                .map_err(|error| cannot_take_over(config, path.as_deref(), &error))?;
             (Some(predecessor), sockets)
         } else {
             (None, inherited()?)
@@ -71,7 +76,8 @@ impl Sockets {
             }
         };
         let (listen, control_address) = (local_address(&data[0])?, local_address(&control)?);
-        Ok(Self { data, control, predecessor, listen, control_address })
+        let takeover_path = place.path(listen);
+        Ok(Self { data, control, predecessor, takeover_path, listen, control_address })
     }
 
     /// All of them again, for a successor: data first.
@@ -117,15 +123,20 @@ fn is_same(bound: SocketAddr, asked: SocketAddr) -> bool {
     bound.ip() == asked.ip() && (bound.port() == asked.port() || asked.port() == 0)
 }
 
-fn cannot_take_over(config: &Config, error: &io::Error) -> Failure {
+fn cannot_take_over(config: &Config, path: Option<&Path>, error: &io::Error) -> Failure {
+    let place = path.map(|path| format!(" at {}", path.display())).unwrap_or_default();
     let mend = match error.kind() {
         io::ErrorKind::ConnectionRefused => {
-            "no server of this host serves exactly that address; start without --takeover, or give the --listen that it \
-             was started with"
+            "no server of this host serves exactly that address; start without --takeover, or give the --listen and the \
+             --takeover-path that it was started with"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "run the new server as the user of the one that serves; root needs the --takeover-path of that one, in \
+             directories that only root and that user can write to"
         }
         _ => "it goes on serving",
     };
-    Failure::failed(format!("--takeover: cannot take {} over: {error}; {mend}", config.listen))
+    Failure::failed(format!("--takeover: cannot take {} over{place}: {error}; {mend}", config.listen))
 }
 
 fn cannot_listen(flag: &str, address: SocketAddr, error: &io::Error) -> Failure {

@@ -1,56 +1,79 @@
-//! A new process takes the place of the one that serves: it is given the listening sockets themselves, so that nobody who
-//! connects meanwhile is refused or reset.
+//! A new process takes the place of the one that serves: it receives the listening sockets themselves, so a peer that
+//! connects meanwhile is neither refused nor reset.
 //!
-//! Over an abstract Unix socket named after the data port (unix(7); in the network namespace, like the port), both sides
-//! checked to be the same user: the successor asks, the predecessor sends its sockets (SCM_RIGHTS), the successor serves
-//! them and says so, and only then does the predecessor give up the name and drain. A successor that fails on the way
-//! has changed nothing.
+//! The two processes meet at a Unix socket. The successor connects, the predecessor sends its sockets (SCM_RIGHTS), the
+//! successor serves them and reports it, and only then does the predecessor give up its place and drain. A successor
+//! that fails earlier has changed nothing.
+//!
+//! In reading order: `place` decides where in the file system that socket is and who may use it, this file is the
+//! successor's side, `offer` the predecessor's. Each side checks which user runs the other process. The abstract name
+//! that earlier versions used is still tried last by the successor, and still offered by the predecessor.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+mod offer;
+mod place;
+
+use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::io::retry_on_intr;
+use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags, SocketType,
+    UCred, recvmsg, socket_with,
 };
 
-/// The successor's word that it serves.
+pub(crate) use self::offer::{DESCRIPTORS_MAX, Offer};
+pub(crate) use self::place::{Place, SOCKET_PATH_BYTES_MAX};
+
+/// The successor's report that it serves.
 const SERVES: u8 = b'+';
+/// The predecessor's answer to a successor that came too late: another one was faster, or newer ones asked. Sent over
+/// the socket in the file system only, because an earlier version would take it for the end of the predecessor.
+const REFUSED: u8 = b'-';
 /// Most sockets that one message carries (`SCM_MAX_FD`).
 const SOCKETS_MAX: usize = 253;
-/// How long the other side may take for anything.
+/// How long the other side may take for its part. Starting a server takes at most half of it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// After a takeover that failed.
-const RETRY: Duration = Duration::from_secs(1);
+/// How long the queue of the other side may stay full. Only its own user or root can fill that of the path.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-fn name(listen: SocketAddr) -> io::Result<UnixAddress> {
-    UnixAddress::from_abstract_name(format!("corelane/{listen}"))
+/// The abstract name (unix(7)) of a server. It has no permissions: any user of the host may connect to it or bind it.
+fn abstract_name(listen: SocketAddr) -> io::Result<SocketAddrUnix> {
+    Ok(SocketAddrUnix::new_abstract_name(format!("corelane/{listen}").as_bytes())?)
 }
 
-/// The process that serves now, its sockets in hand.
+/// The process that serves now and has given its sockets.
 pub(crate) struct Predecessor {
     stream: UnixStream,
+    reached: Reached,
+}
+
+/// How a predecessor was found.
+struct Reached {
+    address: SocketAddrUnix,
+    user: UCred,
 }
 
 impl Predecessor {
     /// Asks the process that serves `listen` for its sockets: those of the data port, then that of the control port.
-    pub(crate) fn ask(listen: SocketAddr) -> io::Result<(Self, Vec<TcpListener>)> {
-        let stream = UnixStream::connect_addr(&name(listen)?)?;
+    pub(crate) fn ask(listen: SocketAddr, path: Option<&Path>) -> io::Result<(Self, Vec<TcpListener>)> {
+        let (stream, reached) = reach(listen, path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        check_user(&stream)?;
         let mut count = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         // A read with a timeout is not restarted by the kernel: an io_uring that is being closed is enough to end it.
-        retry_on_intr(|| recvmsg(&stream, &mut [IoSliceMut::new(&mut count)], &mut control, RecvFlags::CMSG_CLOEXEC))?;
+        let received = retry_on_intr(|| {
+            recvmsg(&stream, &mut [IoSliceMut::new(&mut count)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        })?;
+        if received.bytes == 0 {
+            let text = "it closed without sending its sockets, as it does for users other than its own and root";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
         let mut sockets = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
@@ -58,108 +81,83 @@ impl Predecessor {
             }
         }
         if sockets.len() != usize::from(count[0]) || sockets.len() < 2 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it did not give its sockets"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it did not send its sockets"));
         }
-        Ok((Self { stream }, sockets))
+        Ok((Self { stream, reached }, sockets))
     }
 
-    /// Tells it that its sockets are served, and waits until it accepts no more.
-    pub(crate) fn relieve(mut self) -> io::Result<()> {
-        self.stream.write_all(&[SERVES])?;
-        // It closes without a word.
-        self.stream.read_to_end(&mut Vec::new()).map(drop)
-    }
-}
-
-/// Sockets that a successor may ask for.
-#[derive(Clone)]
-pub(crate) struct Offer {
-    sockets: Arc<Mutex<Vec<OwnedFd>>>,
-    /// The listener again, until the offer is withdrawn: to wake who accepts.
-    listener: Arc<Mutex<Option<OwnedFd>>>,
-}
-
-impl Offer {
-    /// Offers sockets until they are withdrawn or taken; then `on_relieved` gets the successor's process number.
+    /// Reports that its sockets are served, and waits until it accepts no more.
     ///
     /// # Errors
-    /// When the name is taken, which means that another process offers sockets for the same address.
-    pub(crate) fn make(
-        listen: SocketAddr,
-        sockets: Vec<OwnedFd>,
-        on_relieved: impl FnOnce(u32) + Send + 'static,
-    ) -> io::Result<Self> {
-        let listener = UnixListener::bind_addr(&name(listen)?)?;
-        let again = Arc::new(Mutex::new(Some(listener.try_clone()?.into())));
-        let offer = Self { sockets: Arc::new(Mutex::new(sockets)), listener: again };
-        let theirs = offer.clone();
-        let run = move || {
-            let successor = loop {
-                match listener.accept().and_then(|(stream, _)| theirs.hand_over(stream)) {
-                    Ok(successor) => break Some(successor),
-                    Err(_) if theirs.is_withdrawn() => break None,
-                    Err(error) => tracing::warn!("a takeover was not completed, this process goes on: {error}"),
-                }
-                // Whoever fails again and again, or a host without descriptors, costs a line a second.
-                thread::sleep(RETRY);
-            };
-            // The name is the successor's from here on; it learns that by the end of the stream.
-            drop(listener);
-            theirs.withdraw();
-            if let Some((stream, process)) = successor {
-                tracing::info!(process, "another process has taken the listening sockets over; stopping");
-                drop(stream);
-                on_relieved(process);
-            }
-        };
-        thread::Builder::new().name("takeover".into()).spawn(run)?;
-        Ok(offer)
-    }
-
-    /// Closes this side of the sockets: while one is held, the kernel lets peers connect that nobody will accept. Gives up
-    /// the name, too.
-    pub(crate) fn withdraw(&self) {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        // Ends the accept that waits. The name is free when its listener is closed, too.
-        if let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+    /// When it still serves, or another successor has taken its place.
+    pub(crate) fn relieve(mut self) -> io::Result<()> {
+        let reported = self.stream.write_all(&[SERVES]);
+        let mut answer = Vec::new();
+        // It closes without an answer.
+        let ended = self.stream.read_to_end(&mut answer);
+        if answer == [REFUSED] {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another successor was faster or asked later"));
         }
-    }
-
-    fn is_withdrawn(&self) -> bool {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    /// Gives the sockets to whoever has connected, and waits until it serves them.
-    fn hand_over(&self, mut stream: UnixStream) -> io::Result<(UnixStream, u32)> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let process = check_user(&stream)?;
-        self.send(&stream)?;
-        let mut word = [0];
-        stream.read_exact(&mut word)?;
-        if word == [SERVES] { Ok((stream, process)) } else { Err(io::ErrorKind::InvalidData.into()) }
-    }
-
-    fn send(&self, stream: &UnixStream) -> io::Result<()> {
-        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-        let count = u8::try_from(sockets.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !control.push(SendAncillaryMessage::ScmRights(&sockets)) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many sockets for one message"));
+        match reported.and(ended.map(drop)) {
+            Err(error) if self.reached.is_there() => Err(error),
+            // A predecessor that broke off and has left its place is gone.
+            _ => Ok(()),
         }
-        sendmsg(stream, &[IoSlice::new(&[count])], &mut control, SendFlags::NOSIGNAL).map(drop)?;
-        Ok(())
     }
 }
 
-/// An abstract name has no permissions: anybody on this host may connect to it, or have bound it first.
-fn check_user(stream: &UnixStream) -> io::Result<u32> {
-    let other = sockopt::socket_peercred(stream)?;
-    if other.uid != rustix::process::geteuid() && !other.uid.is_root() {
-        let text = format!("the process on the other side, {}, belongs to another user", other.pid.as_raw_nonzero());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+impl Reached {
+    fn is_there(&self) -> bool {
+        let user = connect(&self.address).and_then(|stream| Ok(sockopt::socket_peercred(&stream)?));
+        user.is_ok_and(|user| user.uid == self.user.uid)
     }
-    Ok(other.pid.as_raw_nonzero().get().unsigned_abs())
+}
+
+/// Connects to the predecessor: at its path, else at its abstract name.
+fn reach(listen: SocketAddr, path: Option<&Path>) -> io::Result<(UnixStream, Reached)> {
+    let by_path = path.map(|path| {
+        let address = SocketAddrUnix::new(path)?;
+        let stream = connect(&address)?;
+        let user = sockopt::socket_peercred(&stream)?;
+        // Root takes over from the user to whom root has given the directory.
+        let is_trusted = is_trusted(&user) || (rustix::process::geteuid().is_root() && place::is_of(path, user.uid)?);
+        if is_trusted { Ok((stream, Reached { address, user })) } else { Err(foreign(&user)) }
+    });
+    let by_name = || {
+        let address = abstract_name(listen)?;
+        let stream = connect(&address)?;
+        let user = sockopt::socket_peercred(&stream)?;
+        if is_trusted(&user) { Ok((stream, Reached { address, user })) } else { Err(foreign(&user)) }
+    };
+    match by_path {
+        Some(Ok(reached)) => Ok(reached),
+        // A socket that is there and cannot be used explains more than a name that is not there.
+        Some(Err(error)) if !is_absent(&error) => {
+            by_name().map_err(|other| if is_absent(&other) { error } else { other })
+        }
+        _ => by_name(),
+    }
+}
+
+/// Whether nobody listens there.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// Connects; fails with `WouldBlock` if the queue of the other side stays full for [`CONNECT_PATIENCE`].
+fn connect(address: &SocketAddrUnix) -> io::Result<UnixStream> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_timeout(&socket, Timeout::Send, Some(CONNECT_PATIENCE))?;
+    retry_on_intr(|| rustix::net::connect(&socket, address))?;
+    Ok(socket.into())
+}
+
+/// Whether a process of this user may take part: one of the own user, or of root.
+fn is_trusted(user: &UCred) -> bool {
+    user.uid == rustix::process::geteuid() || user.uid.is_root()
+}
+
+fn foreign(user: &UCred) -> io::Error {
+    let text = format!("process {} on the other side belongs to another user", user.pid.as_raw_nonzero());
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
 }

@@ -1,9 +1,9 @@
 //! Who may connect, how often and how many, and which shard they get.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use corelane_testkit::{Peer, Reply, Server, frames, host, wait_until};
+use corelane_testkit::{Peer, Reply, Server, frames, host, server, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -81,6 +81,30 @@ fn an_address_has_only_so_many_connections() {
     let metrics = server.metrics();
     assert_eq!(metrics.security_events("max_connections_per_ip"), 3);
     assert_eq!(metrics.closed_for("refused"), 3);
+}
+
+#[test]
+fn ipv6_peers_share_the_count_of_their_prefix_and_ipv4_peers_do_not() {
+    // One bit would put all IPv4 peers of a dual-stack port, and `::1`, into one network.
+    for (prefix, flags) in [(64, &[][..]), (1, &["--ipv6-prefix", "1"])] {
+        let limit = ["--listen", "[::]:0", "--max-connections-per-ip", "2"];
+        let cores = host::cores_for(1).unwrap();
+        let mut command = server::command(BINARY);
+        command.args(["serve", "--control", "127.0.0.1:0", "--log-format", "json", "--cores", &cores]);
+        let server = Server::spawn(command.args(limit).args(flags));
+        let port = server.listen.port();
+        let ipv4 = SocketAddr::from((HERE, port));
+        let mut peers: Vec<_> =
+            [HERE, HERE, THERE, THERE].iter().map(|source| Peer::connect_from(*source, ipv4)).collect();
+        let ipv6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        peers.extend((0..2).map(|_| Peer::connect(ipv6)));
+        peers.iter_mut().for_each(|peer| assert_eq!(peer.commit().committed, 0));
+        let mut refused = [Peer::connect(ipv6), Peer::connect_from(HERE, ipv4), Peer::connect_from(THERE, ipv4)];
+        refused.iter_mut().for_each(|peer| assert_eq!(peer.try_reply(), None));
+        server.wait_metrics(&format!("three refusals with prefix {prefix}"), |metrics| {
+            metrics.security_events("max_connections_per_ip") == 3
+        });
+    }
 }
 
 #[test]

@@ -339,6 +339,10 @@ fn a_successor_becomes_the_main_process_and_is_watched() {
             wait_until("the one before ends", || machine.try_run(&format!("test -d /proc/{before}")).is_err());
         }
     });
+    // They met at the private socket of the runtime directory, which the last one has now.
+    let socket = machine.run("stat --format '%F %U %a' /run/corelane/127.0.0.1:7600.sock");
+    assert_eq!(socket, "socket corelane 600\n");
+    assert!(!machine.journal().contains("no takeover over"), "{}", machine.journal());
     // It tells that all is well, or it would be killed in this time.
     let until = Instant::now() + WATCHDOG * 2;
     while Instant::now() < until {

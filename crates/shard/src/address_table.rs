@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_types, reason = "one of the two tables that shards share")]
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Entries of a bucket.
@@ -91,6 +91,20 @@ impl AddressTable {
 }
 
 const TAG: u64 = 0xffff_ffff_0000_0000;
+
+/// The address under which a peer is counted: IPv6 addresses with the same first `ipv6_prefix` bits (1 to 128) share one
+/// count, because a host is free to use any address of its network. IPv4 addresses are counted whole, also if they are
+/// mapped into IPv6.
+pub(crate) fn counted_address(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let host_bits = Ipv6Addr::BITS.saturating_sub(ipv6_prefix.into());
+            let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+        }
+        address => address,
+    }
+}
 
 /// Connections of each address. A state is their number.
 #[derive(Debug)]
@@ -183,6 +197,32 @@ mod tests {
         assert!((0..1_000).all(|number| connections.enter(address(number)).is_err()));
         entries.into_iter().for_each(|entry| connections.leave(entry));
         assert!((5_000..6_000).all(|number| connections.enter(address(number)).is_ok_and(|entry| entry.is_some())));
+    }
+
+    #[test]
+    fn ipv6_peers_are_counted_by_their_prefix() {
+        let counted = |address: &str, prefix| counted_address(address.parse().unwrap(), prefix).to_string();
+        for (address, prefix, network) in [
+            ("2001:db8:1:2:3:4:5:6", 64, "2001:db8:1:2::"),
+            ("2001:db8:1:2::", 64, "2001:db8:1:2::"),
+            ("2001:db8:1:2ff:3:4:5:6", 56, "2001:db8:1:200::"),
+            ("2001:db8:1:2:3:4:5:6", 128, "2001:db8:1:2:3:4:5:6"),
+            ("2001:db8:1:2:3:4:5:7", 127, "2001:db8:1:2:3:4:5:6"),
+            ("2001:db8::1", 1, "::"),
+            ("fe80::1", 1, "8000::"),
+            ("::1", 64, "::"),
+        ] {
+            assert_eq!(counted(address, prefix), network, "{address}/{prefix}");
+        }
+    }
+
+    #[test]
+    fn ipv4_peers_are_counted_by_their_whole_address() {
+        for prefix in [1, 64, 128] {
+            for address in ["192.0.2.7", "::ffff:192.0.2.7"] {
+                assert_eq!(counted_address(address.parse().unwrap(), prefix).to_string(), "192.0.2.7");
+            }
+        }
     }
 
     #[test]

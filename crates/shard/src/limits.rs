@@ -17,6 +17,8 @@ pub struct Limits {
     pub connections_per_ip_max: u32,
     /// New connections of one address a second, at most [`ACCEPT_RATE_MAX`](crate::ACCEPT_RATE_MAX); 0 for no limit.
     pub accepts_per_ip_max: u32,
+    /// Leading bits of an IPv6 address that the limits by address count as one address, 1 to 128.
+    pub ipv6_prefix: u8,
     /// Bytes a second that are read of one connection; 0 for no limit.
     pub rate_per_connection: u64,
     /// From when on a connection is closed, between frames; zero for never. Each has up to a tenth more, so that those who

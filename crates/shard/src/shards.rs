@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use corelane_metrics::SecurityKind;
 use crossbeam_queue::ArrayQueue;
 
-use crate::address_table::{AcceptsByAddress, ConnectionsByAddress, Entry};
+use crate::address_table::{AcceptsByAddress, ConnectionsByAddress, Entry, counted_address};
 use crate::admission::{AccessRules, Admitted};
 use crate::clock::Instant;
 use crate::limits::{HANDED_MAX, Limits};
@@ -30,6 +30,7 @@ struct Inner {
     members: Box<[Member]>,
     connections: Option<ConnectionsByAddress>,
     accepts: Option<AcceptsByAddress>,
+    ipv6_prefix: u8,
 }
 
 /// Alone on its cache lines (two: adjacent lines are fetched in pairs), so that counting disturbs no other shard.
@@ -62,7 +63,7 @@ impl Shards {
             .then(|| ConnectionsByAddress::new(limits.connections_max, limits.connections_per_ip_max));
         let accepts = (limits.accepts_per_ip_max > 0)
             .then(|| AcceptsByAddress::new(limits.connections_max, limits.accepts_per_ip_max));
-        Ok(Self { inner: Arc::new(Inner { members, connections, accepts }) })
+        Ok(Self { inner: Arc::new(Inner { members, connections, accepts, ipv6_prefix: limits.ipv6_prefix }) })
     }
 
     /// The hold on one of them.
@@ -102,6 +103,7 @@ impl Shards {
 
     /// Counts a new connection of an address, or tells which limit it would pass.
     pub(crate) fn enter(&self, address: IpAddr, now: Instant) -> Result<Option<Entry>, SecurityKind> {
+        let address = counted_address(address, self.inner.ipv6_prefix);
         let second = now.nanoseconds() / 1_000_000_000;
         if let Some(accepts) = &self.inner.accepts {
             accepts.enter(address, second).map_err(|_| SecurityKind::AcceptRate)?;

@@ -3,8 +3,11 @@
 //! Owns the child and kills it on drop, so a failed test leaves nothing behind; what it wrote to stderr is shown then.
 
 use std::env;
-use std::io::{BufRead, BufReader, Read};
+use std::fs::DirBuilder;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, panicking, sleep, spawn};
@@ -55,6 +58,23 @@ pub fn command(binary: &str) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Where servers put the sockets at which successors ask.
+pub const RUNTIME_DIRECTORY: &str = "RUNTIME_DIRECTORY";
+
+/// The directory of the servers of all tests of this user. A killed server leaves its socket there, which the next one of
+/// the same port replaces.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn runtime_directory() -> PathBuf {
+    let user = rustix::process::geteuid().as_raw();
+    let directory = env::temp_dir().join(format!("corelane-testkit-{user}"));
+    match DirBuilder::new().mode(0o700).create(&directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => panic!("{}: {error}", directory.display()),
+        _ => directory,
+    }
 }
 
 /// The smallest pool that one shard can be given, as the server says itself when it is given less.
@@ -108,6 +128,9 @@ impl Server {
     /// As [`start`](Self::start).
     pub fn spawn_logging_to(command: &mut Command, stderr: Stdio) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        if command.get_envs().all(|(name, _)| name != RUNTIME_DIRECTORY) {
+            command.env(RUNTIME_DIRECTORY, runtime_directory());
+        }
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let mut child = Killed(child);
         let stdout = Output::collect(child.0.stdout.take().expect("stdout is piped"));

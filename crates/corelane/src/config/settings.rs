@@ -67,6 +67,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     setting("max_connections_per_ip", "N", Some("0"), "Connections of one address, all shards together; 0 = no limit"),
     setting("max_accept_rate_per_ip", "N", Some("0"), "New connections of one address a second; 0 = no limit"),
     setting(
+        "ipv6_prefix",
+        "N",
+        Some("64"),
+        "Leading bits of an IPv6 address that limits by address count as one address",
+    ),
+    setting(
         "max_rate_per_connection",
         "SIZE",
         Some("0"),
@@ -96,6 +102,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
             "Take the listening sockets over from the server that has them now",
         )
     },
+    setting(
+        "takeover_path",
+        "FILE",
+        None,
+        "Socket at which a successor asks for the listening sockets, mode 0600 [default: in the runtime directory]",
+    ),
     setting("log_format", "text|json", None, "Format of the log on stderr [default: text on a terminal, else json]"),
 ];
 

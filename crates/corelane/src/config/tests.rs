@@ -88,6 +88,13 @@ fn errors_say_what_where_and_how_to_mend_it() {
             "tls_cert = \"a\"\ntls_key = \"b\"\ntls_client_crl = \"c\"",
             "FILE:3: `tls_client_crl`: means nothing without --tls-client-ca; give both or neither",
         ),
+        (
+            &format!("takeover_path = \"/{}\"", "x".repeat(107)),
+            &format!(
+                "FILE:1: `takeover_path`: \"/{}\" has 108 bytes, and the path of a socket has at most 107; choose a shorter one",
+                "x".repeat(107)
+            ),
+        ),
         ("control_token_file = \"\"", "FILE:1: `control_token_file`: \"\" is no path; write that of a file"),
         ("listen = 1.5", "FILE:1: `listen`: must be text, a number, or an array of these, as in the help of --listen"),
     ] {

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 
 use super::LogFormat;
+use crate::takeover::SOCKET_PATH_BYTES_MAX;
 
 /// Largest size. Larger ones are typing errors.
 const SIZE_MAX: ByteSize = ByteSize::tib(16);
@@ -30,6 +31,17 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
         return Err("is no path; write that of a file".to_owned());
     }
     Ok(text.into())
+}
+
+/// The file of a Unix socket.
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
+    if text.len() > SOCKET_PATH_BYTES_MAX {
+        return Err(format!(
+            "has {} bytes, and the path of a socket has at most {SOCKET_PATH_BYTES_MAX}; choose a shorter one",
+            text.len()
+        ));
+    }
+    path(text)
 }
 
 /// `0-3,8`: each core once, in order.

@@ -6,8 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod log;
+mod partial;
 mod payloads;
 mod peers;
+mod prefix;
+mod takeover;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

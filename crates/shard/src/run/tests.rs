@@ -37,6 +37,7 @@ fn start_of(shards: usize, drain_timeout: std::time::Duration) -> Running {
         connections_max: 8,
         connections_per_ip_max: 0,
         accepts_per_ip_max: 0,
+        ipv6_prefix: 64,
         rate_per_connection: 0,
         connection_age_max: std::time::Duration::ZERO,
         series_max: 16,

@@ -16,6 +16,7 @@ fn plan(shards: usize) -> Plan {
             connections_max: 1_000,
             connections_per_ip_max: 0,
             accepts_per_ip_max: 0,
+            ipv6_prefix: 64,
             rate_per_connection: 0,
             connection_age_max: Duration::ZERO,
             series_max: 1_000,
