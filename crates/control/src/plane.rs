@@ -11,6 +11,7 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::events::EventLog;
 use crate::sensors::SeriesPort;
+use crate::wrong_tokens::WrongTokens;
 use crate::{HttpLimits, Protection};
 
 /// The control plane's ends of what it shares with one shard.
@@ -60,7 +61,8 @@ pub struct ControlPlane {
     pub(crate) totals: Totals,
     pub(crate) events: EventLog,
     shards: Vec<ShardEnds>,
-    /// Taken by the round task when the control plane begins to serve.
+    pub(crate) wrong_tokens: Arc<WrongTokens>,
+    /// Taken by the thread that asks for series when the control plane begins to serve.
     pub(crate) series: Vec<SeriesPort>,
     /// Breaks the next drain.
     #[cfg(test)]
@@ -94,6 +96,7 @@ impl ControlPlane {
             events: EventLog::default(),
             shards,
             series,
+            wrong_tokens: Arc::new(WrongTokens::new()),
             #[cfg(test)]
             panic_in_drain: Arc::default(),
         }
@@ -120,6 +123,9 @@ impl ControlPlane {
                 let Some(event) = ends.events.pop() else { break };
                 self.events.push(event);
             }
+        }
+        while let Some(event) = self.wrong_tokens.next_event() {
+            self.events.push(event);
         }
     }
 

@@ -87,7 +87,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     warn_if_exposed(config.control, &protection);
     let sockets = Sockets::open(&config, shards)?;
     let offered = sockets.duplicates();
-    let Sockets { data, control, predecessor, listen, control_address } = sockets;
+    let Sockets { data, control, probe, predecessor, listen, control_address, probe_address } = sockets;
 
     let (events, inbox) = channel();
     watch_signals(events.clone())?;
@@ -97,7 +97,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let tls = data_tls.as_ref().map(|tls| tls.config());
     let (ports, threads) = start_shards(&placement, &limits, &shared, &rules, tls, data, &events)?;
     let handle = ControlHandle::new();
-    for setting in in_use(config.told, &placement, connections_max, listen, control_address) {
+    for setting in in_use(config.told, &placement, connections_max, listen, control_address, probe_address) {
         handle.configure(setting);
     }
     let mut reloader = Reloader::new(flags, stamp, &rules, data_tls.clone(), shared.clone(), handle.clone());
@@ -109,7 +109,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         protection,
         data_tls,
     };
-    let plane = start_control(placement.control, config, ports, control, handle.clone(), events.clone())?;
+    let plane = start_control(placement.control, config, ports, (control, probe), handle.clone(), events.clone())?;
     let mut outcome = wait_until_ready(&inbox, shards, &handle);
     if let Ok(Ready::Never { accepting }) = outcome {
         // A shard that does not come up does not stop when asked to either: the process ends without it.
@@ -282,7 +282,7 @@ fn start_control(
     core: usize,
     config: ControlConfig,
     ports: Vec<ShardPort>,
-    listener: TcpListener,
+    (control, probe): (TcpListener, Option<TcpListener>),
     handle: ControlHandle,
     events: Sender<Event>,
 ) -> Result<thread::JoinHandle<io::Result<Totals>>, Failure> {
@@ -292,7 +292,7 @@ fn start_control(
         if !core_affinity::set_for_current(CoreId { id: core }) {
             tracing::warn!(core, "cannot pin the control plane");
         }
-        ControlPlane::new(config, ports).run(listener, handle)
+        ControlPlane::new(config, ports).run(control, probe, handle)
     };
     thread::Builder::new()
         .name("control".into())
@@ -317,7 +317,7 @@ fn data_tls(config: &Config) -> Result<Option<Arc<DataPortTls>>, Failure> {
 /// Reads the files that protect the control port.
 fn protection(config: &Config) -> Result<Protection, Failure> {
     let wrong = |flag: &Said<_>, error: LoadError| Failure::usage(format!("{}: {error}", flag.source));
-    let mut protection = Protection::default();
+    let mut protection = Protection { hosts: config.control_hosts.clone(), ..Protection::default() };
     if let Some(files) = &config.control_tls {
         let source = CertificateSource::load(files.certificate.value.clone(), files.key.value.clone());
         protection.certificates = Some(Arc::new(source.map_err(|error| wrong(&files.certificate, error))?));
@@ -336,11 +336,16 @@ fn in_use(
     connections_max: usize,
     listen: SocketAddr,
     control: SocketAddr,
+    probe: Option<SocketAddr>,
 ) -> Vec<Configured> {
     for setting in &mut told {
         let found = match setting.key {
             "listen" => listen.to_string(),
             "control" => control.to_string(),
+            "probe" => match probe {
+                Some(probe) => probe.to_string(),
+                None => continue,
+            },
             "cores" => host::list(&placement.data),
             "control_core" => placement.control.to_string(),
             "max_connections" => connections_max.to_string(),
