@@ -95,7 +95,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
     let theirs = handle.clone();
     thread::Builder::new().name("control".into()).spawn(move || {
         host::pin(control_core);
-        ControlPlane::new(config, ports).run(control_listener, theirs).expect("the control plane serves");
+        ControlPlane::new(config, ports).run(control_listener, None, theirs).expect("the control plane serves");
     })?;
     while !handle.is_ready() {
         thread::sleep(Duration::from_millis(1));

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use corelane_metrics::Totals;
 use tokio::select;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
+use crate::budget::{Budget, Rendered};
 use crate::encode::{OPEN_METRICS_TEXT, PROMETHEUS_TEXT, Scrape};
 use crate::stats::stats_json;
 use crate::{ControlHandle, ControlPlane};
@@ -39,16 +39,25 @@ const QUESTION_COUNT: usize = Question::Readiness as usize + 1;
 pub(crate) struct Answer {
     status: StatusCode,
     content_type: &'static str,
-    body: Bytes,
+    body: Rendered,
 }
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        (self.status, [(header::CONTENT_TYPE, self.content_type)], self.body).into_response()
+        (self.status, [(header::CONTENT_TYPE, self.content_type)], self.body.into_body()).into_response()
     }
 }
 
-type Asked = (Question, oneshot::Sender<Answer>);
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NoAnswer {
+    /// Answers that their readers have not taken use up the budget.
+    NoMemory,
+    /// Writing it panicked.
+    Fault,
+}
+
+type Asked = (Question, oneshot::Sender<Result<Answer, NoAnswer>>);
 
 /// Where requests ask.
 pub(crate) struct AnswerDesk {
@@ -56,11 +65,11 @@ pub(crate) struct AnswerDesk {
 }
 
 impl AnswerDesk {
-    /// Waits for an answer made of a drain that begins after this call. None when it could not be written.
-    pub(crate) async fn ask(&self, question: Question) -> Option<Answer> {
+    /// Waits for an answer made of a drain that begins after this call.
+    pub(crate) async fn ask(&self, question: Question) -> Result<Answer, NoAnswer> {
         let (answer, answered) = oneshot::channel();
-        self.waiting.send((question, answer)).await.ok()?;
-        answered.await.ok()
+        self.waiting.send((question, answer)).await.map_err(|_| NoAnswer::Fault)?;
+        answered.await.unwrap_or(Err(NoAnswer::Fault))
     }
 }
 
@@ -68,13 +77,14 @@ impl AnswerDesk {
 pub(crate) struct Drainer {
     plane: ControlPlane,
     handle: ControlHandle,
+    budget: Budget,
     asked: mpsc::Receiver<Asked>,
 }
 
 /// A desk for this plane, and what has to run for it.
-pub(crate) fn desk(plane: ControlPlane, handle: ControlHandle) -> (AnswerDesk, Drainer) {
+pub(crate) fn desk(plane: ControlPlane, handle: ControlHandle, budget: Budget) -> (AnswerDesk, Drainer) {
     let (waiting, asked) = mpsc::channel(WAITING_MAX);
-    (AnswerDesk { waiting }, Drainer { plane, handle, asked })
+    (AnswerDesk { waiting }, Drainer { plane, handle, budget, asked })
 }
 
 impl Drainer {
@@ -118,28 +128,30 @@ impl Drainer {
         let mut answers = [const { None }; QUESTION_COUNT];
         for (question, asker) in round {
             let answer = answers[question as usize].get_or_insert_with(|| self.answer(question));
-            // Who was not written an answer learns it by the end of the channel; who left has nobody to tell.
-            if let Some(answer) = answer {
-                let _ = asker.send(answer.clone());
-            }
+            // The receiver is gone if the request was given up.
+            let _ = asker.send(answer.clone());
         }
     }
 
-    /// None when it panics, which leaves the plane as it was.
-    fn answer(&self, question: Question) -> Option<Answer> {
-        catch_unwind(AssertUnwindSafe(|| self.write(question))).ok()
+    /// A panic leaves the plane as it was.
+    fn answer(&self, question: Question) -> Result<Answer, NoAnswer> {
+        catch_unwind(AssertUnwindSafe(|| self.write(question))).map_err(|_| NoAnswer::Fault)?.ok_or(NoAnswer::NoMemory)
     }
 
-    fn write(&self, question: Question) -> Answer {
+    /// None when the budget is used up. A verdict is never refused.
+    fn write(&self, question: Question) -> Option<Answer> {
         let plane = &self.plane;
-        let good = |content_type, body: String| Answer { status: StatusCode::OK, content_type, body: body.into() };
+        let good = |content_type, body| {
+            let body = Rendered::counted(body, &self.budget)?;
+            Some(Answer { status: StatusCode::OK, content_type, body })
+        };
         match question {
             Question::Metrics => good(PROMETHEUS_TEXT, Scrape::gather(plane).to_prometheus()),
             Question::OpenMetrics => good(OPEN_METRICS_TEXT, Scrape::gather(plane).into_open_metrics()),
             Question::Stats => good(JSON, stats_json(plane, &self.handle.configuration()).to_string()),
             Question::Events => good(JSON, plane.events.to_json().to_string()),
-            Question::Health => verdict(plane.unhealthy(), "healthy"),
-            Question::Readiness => verdict(plane.not_ready(self.handle.is_draining()), "ready"),
+            Question::Health => Some(verdict(plane.unhealthy(), "healthy")),
+            Question::Readiness => Some(verdict(plane.not_ready(self.handle.is_draining()), "ready")),
         }
     }
 }
@@ -155,7 +167,7 @@ fn verdict(reason: Option<String>, good: &str) -> Answer {
         None => (StatusCode::OK, format!("{good}\n")),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     };
-    Answer { status, content_type: PLAIN_TEXT, body: text.into() }
+    Answer { status, content_type: PLAIN_TEXT, body: Rendered::uncounted(text) }
 }
 
 const JSON: &str = "application/json";

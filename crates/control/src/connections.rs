@@ -1,4 +1,9 @@
-//! Places for connections: how many there are, how long each may be held, and who has to leave for somebody new.
+//! Places for connections: how many there are, how long each may be held, and which connection has to leave for
+//! another.
+//!
+//! A connection that was accepted first waits, which costs a descriptor and little else, until its first bytes are here.
+//! Only then it needs a place, so silent peers hold none however many connect. A few places are kept back for whole
+//! requests of probes, which take one for as long as a small answer needs.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +16,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 /// Bounds of the HTTP side.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLimits {
-    /// Connections open at once. Each may hold 16 KiB of request header, an answer that its peer has not taken yet, and
-    /// 64 KiB of TLS. One more takes the place of the one that has been without a request longest.
+    /// Connections with a place at once. Each may hold 16 KiB of request header and 64 KiB of TLS besides its answer.
+    /// One more takes the place of the one that has been without a request longest.
     pub connections_max: usize,
+    /// Connections that wait: nothing has come of them yet, or all places are taken. Each holds a descriptor and a few
+    /// hundred bytes. One more closes the one that has been silent longest.
+    pub waiting_max: usize,
+    /// Places besides, for requests of probes while all others are taken.
+    pub probes_max: usize,
     /// From the start of a connection, or a header's first byte on one that is kept, to the end of the header; also for
     /// the TLS handshake before it.
     pub header_timeout: Duration,
@@ -23,52 +33,150 @@ pub struct HttpLimits {
     pub answer_timeout: Duration,
 }
 
-impl Default for HttpLimits {
-    fn default() -> Self {
-        Self {
-            connections_max: 64,
-            header_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(30),
-            answer_timeout: Duration::from_secs(30),
-        }
+impl HttpLimits {
+    /// Bounds of the port for probes: nothing is slow there, so few places are enough.
+    pub const PROBE_PORT: Self = Self { connections_max: 8, waiting_max: 16, probes_max: 4, ..Self::DEFAULT };
+
+    const DEFAULT: Self = Self {
+        connections_max: 64,
+        // 600 connects a second leave each of them 100 ms to send its first byte.
+        waiting_max: 64,
+        probes_max: 8,
+        header_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(30),
+        answer_timeout: Duration::from_secs(30),
+    };
+
+    /// Most connections that are open at once, which is the number of their descriptors.
+    pub const fn descriptors(&self) -> usize {
+        self.connections_max + self.waiting_max + self.probes_max
     }
 }
 
-/// Every connection that is open.
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Every connection of one port that is open.
 pub(crate) struct Connections {
     limits: HttpLimits,
     /// Locks here and in [`Peer`] are taken by the one thread of the runtime, never across an `await`: nobody waits.
-    open: Mutex<Vec<Arc<Peer>>>,
+    open: Mutex<Open>,
     closed: Notify,
+    /// Held by the connection that gets the next place.
+    next: tokio::sync::Mutex<()>,
+}
+
+/// Invariant: each list is at most as long as its limit.
+#[derive(Default)]
+struct Open {
+    waiting: Vec<Arc<Peer>>,
+    placed: Vec<Arc<Peer>>,
+    probes: Vec<Arc<Peer>>,
 }
 
 impl Connections {
     pub(crate) fn new(limits: HttpLimits) -> Arc<Self> {
-        Arc::new(Self { limits, open: Mutex::default(), closed: Notify::new() })
+        Arc::new(Self { limits, open: Mutex::default(), closed: Notify::new(), next: tokio::sync::Mutex::default() })
     }
 
-    /// A place for one more connection. When all are taken, somebody is made to leave, at once or within a second.
-    pub(crate) async fn place(self: &Arc<Self>) -> Place {
+    /// Takes a connection in, without a place. Does not wait longer than it takes the one that leaves for it to end.
+    pub(crate) async fn enter(self: &Arc<Self>) -> Place {
         loop {
             {
                 let mut open = lock(&self.open);
-                if open.len() < self.limits.connections_max {
+                if open.waiting.len() < self.limits.waiting_max {
                     let peer = Arc::new(Peer::new(self.limits));
-                    open.push(Arc::clone(&peer));
-                    return Place { peer, connections: Arc::clone(self) };
+                    open.waiting.push(Arc::clone(&peer));
+                    return Place { peer, connections: Arc::clone(self), list: |open| &mut open.waiting };
                 }
-                make_room(&open);
+                turn_away(&open.waiting);
             }
+            let _ = timeout(LOOK_INTERVAL, self.closed.notified()).await;
+        }
+    }
+
+    /// A place for a connection of which bytes are here. When all are taken, another connection is made to leave, at
+    /// once or within a second; a probe takes one of those kept back instead. None when the connection has to go first.
+    pub(crate) async fn place(self: &Arc<Self>, waiting: Place, is_probe: bool) -> Option<Place> {
+        waiting.peer.waits_for_place();
+        // Connections that wait already come first.
+        let at_once = self.next.try_lock().ok().and_then(|_next| self.try_place(&waiting.peer));
+        if let Some(place) = at_once.or_else(|| is_probe.then(|| self.try_probe(&waiting.peer))?) {
+            return Some(place);
+        }
+        waiting.peer.while_welcome(self.next_place(&waiting.peer)).await
+    }
+
+    async fn next_place(self: &Arc<Self>, peer: &Arc<Peer>) -> Place {
+        let _next = self.next.lock().await;
+        loop {
+            if let Some(place) = self.try_place(peer) {
+                return place;
+            }
+            make_room(&lock(&self.open).placed);
             // Looks again without a close, too: an answer may have taken long enough by then.
             let _ = timeout(LOOK_INTERVAL, self.closed.notified()).await;
         }
     }
 
-    /// Waits until no connection is open.
+    fn try_place(self: &Arc<Self>, peer: &Arc<Peer>) -> Option<Place> {
+        self.move_to(|open| &mut open.placed, self.limits.connections_max, peer)
+    }
+
+    fn try_probe(self: &Arc<Self>, peer: &Arc<Peer>) -> Option<Place> {
+        let place = self.move_to(|open| &mut open.probes, self.limits.probes_max, peer)?;
+        lock(&peer.state).is_brief = true;
+        Some(place)
+    }
+
+    fn move_to(self: &Arc<Self>, list: List, places: usize, peer: &Arc<Peer>) -> Option<Place> {
+        let mut open = lock(&self.open);
+        let open = list(&mut open);
+        if open.len() >= places {
+            return None;
+        }
+        open.push(Arc::clone(peer));
+        peer.begin(Phase::Header);
+        Some(Place { peer: Arc::clone(peer), connections: Arc::clone(self), list })
+    }
+
+    /// Ends the connection whose peer has not taken its answer for longest, if that is long enough: its memory is
+    /// needed for other answers.
+    pub(crate) fn end_longest_answer(&self) {
+        let open = lock(&self.open);
+        let since =
+            |peer: &Arc<Peer>| lock(&peer.state).sends_since.filter(|since| since.elapsed() >= ANSWER_UNDISTURBED);
+        if let Some((_, peer)) =
+            open.placed.iter().filter_map(|peer| Some((since(peer)?, peer))).min_by_key(|(at, _)| *at)
+        {
+            peer.has_to_leave();
+        }
+    }
+
+    /// Waits until no connection has a place.
     pub(crate) async fn all_closed(&self) {
-        while !lock(&self.open).is_empty() {
+        let is_open = || {
+            let open = lock(&self.open);
+            !open.placed.is_empty() || !open.probes.is_empty()
+        };
+        while is_open() {
             self.closed.notified().await;
         }
+    }
+}
+
+/// Tells the connection to leave that has been silent longest; if none is silent, the one that has waited longest.
+fn turn_away(waiting: &[Arc<Peer>]) {
+    let states = waiting.iter().map(|peer| *lock(&peer.state));
+    if states.clone().any(|state| state.leaving) {
+        return;
+    }
+    let longest = |state: &State| (state.phase != Phase::Silent, state.since);
+    if let Some((index, _)) = states.enumerate().min_by_key(|(_, state)| longest(state)) {
+        waiting[index].has_to_leave();
     }
 }
 
@@ -82,7 +190,7 @@ fn make_room(open: &[Arc<Peer>]) {
     }
     let had_a_chance = states.enumerate().filter(|(_, state)| match state.phase {
         Phase::Header => state.since.elapsed() >= HEADER_UNDISTURBED,
-        Phase::Idle | Phase::Lingering => true,
+        Phase::Silent | Phase::Queued | Phase::Idle | Phase::Slowed | Phase::Lingering => true,
         Phase::Answering { .. } => state.busy_since.elapsed() >= ANSWER_UNDISTURBED,
     });
     let longest = |state: &State| match state.phase {
@@ -90,21 +198,32 @@ fn make_room(open: &[Arc<Peer>]) {
         _ => (false, state.since),
     };
     if let Some((index, _)) = had_a_chance.min_by_key(|(_, state)| longest(state)) {
-        lock(&open[index].state).leaving = true;
-        open[index].leave.notify_one();
+        open[index].has_to_leave();
     }
 }
 
-/// A place, free again when this is dropped.
+/// Which list a place is in.
+type List = fn(&mut Open) -> &mut Vec<Arc<Peer>>;
+
+/// A place of any kind, free again when this is dropped.
 pub(crate) struct Place {
     pub(crate) peer: Arc<Peer>,
     connections: Arc<Connections>,
+    list: List,
+}
+
+impl Place {
+    /// A place for a connection of which bytes are here, in return for this one.
+    pub(crate) async fn into_served(self, is_probe: bool) -> Option<Self> {
+        let connections = Arc::clone(&self.connections);
+        connections.place(self, is_probe).await
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.connections.open).retain(|peer| !Arc::ptr_eq(peer, &self.peer));
-        self.connections.closed.notify_one();
+        (self.list)(&mut lock(&self.connections.open)).retain(|peer| !Arc::ptr_eq(peer, &self.peer));
+        self.connections.closed.notify_waiters();
     }
 }
 
@@ -122,19 +241,29 @@ struct State {
     since: Instant,
     /// When the request came that was not there before: pipelined ones follow each other without an end.
     busy_since: Instant,
+    /// Since when an answer is there whose bytes hyper has not all taken.
+    sends_since: Option<Instant>,
     leaving: bool,
+    /// It has one of the places kept back: one answer, and no wait for the peer afterwards.
+    is_brief: bool,
     /// A request came with a body, of which bytes may be unread.
     had_body: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum Phase {
+    /// Without a place, and no byte has come.
+    Silent,
+    /// Without a place; bytes have come.
+    Queued,
     /// In the TLS handshake, before the end of the first header, or inside a later one.
     Header,
     /// Between two requests.
     Idle,
     /// From the end of a header to the last byte of its answer; `handed_over` when only bytes are left to write.
     Answering { handed_over: bool },
+    /// The token was wrong, and the answer is held back for a while.
+    Slowed,
     /// After our last byte.
     Lingering,
 }
@@ -142,13 +271,26 @@ enum Phase {
 impl Peer {
     fn new(limits: HttpLimits) -> Self {
         let state = State {
-            phase: Phase::Header,
+            phase: Phase::Silent,
             since: Instant::now(),
             busy_since: Instant::now(),
+            sends_since: None,
             leaving: false,
+            is_brief: false,
             had_body: false,
         };
         Self { limits, state: Mutex::new(state), leave: Notify::new() }
+    }
+
+    /// First bytes came, and a place is needed.
+    fn waits_for_place(&self) {
+        // The time goes on: it counts from the start of the connection.
+        lock(&self.state).phase = Phase::Queued;
+    }
+
+    fn has_to_leave(&self) {
+        lock(&self.state).leaving = true;
+        self.leave.notify_one();
     }
 
     /// The TLS handshake is done.
@@ -172,9 +314,21 @@ impl Peer {
         lock(&self.state).had_body |= has_body;
     }
 
+    /// The answer is held back because of a wrong token.
+    pub(crate) fn slowed(&self) {
+        self.begin(Phase::Slowed);
+    }
+
+    /// The answer is there, and goes out as the peer takes it.
+    pub(crate) fn sends(&self) {
+        let mut state = lock(&self.state);
+        (state.phase, state.sends_since) = (Phase::Answering { handed_over: false }, Some(Instant::now()));
+    }
+
     /// The whole answer is on its way.
     pub(crate) fn handed_over(&self) {
-        lock(&self.state).phase = Phase::Answering { handed_over: true };
+        let mut state = lock(&self.state);
+        (state.phase, state.sends_since) = (Phase::Answering { handed_over: true }, None);
     }
 
     /// The kernel has taken everything that is on its way.
@@ -187,6 +341,10 @@ impl Peer {
     /// Nothing more will be sent.
     pub(crate) fn lingers(&self) {
         self.begin(Phase::Lingering);
+    }
+
+    pub(crate) fn is_brief(&self) -> bool {
+        lock(&self.state).is_brief
     }
 
     pub(crate) fn had_body(&self) -> bool {
@@ -218,9 +376,9 @@ impl Peer {
         let State { phase, since, .. } = *lock(&self.state);
         since
             + match phase {
-                Phase::Header => self.limits.header_timeout,
+                Phase::Silent | Phase::Queued | Phase::Header => self.limits.header_timeout,
                 Phase::Idle => self.limits.idle_timeout,
-                Phase::Answering { .. } => self.limits.answer_timeout,
+                Phase::Answering { .. } | Phase::Slowed => self.limits.answer_timeout,
                 Phase::Lingering => LINGER_MAX,
             }
     }
@@ -256,7 +414,10 @@ mod tests {
 
     fn peer(since: Instant, phase: Phase) -> Arc<Peer> {
         let peer = Peer::new(HttpLimits::default());
-        *lock(&peer.state) = State { phase, since, busy_since: since, leaving: false, had_body: false };
+        {
+            let mut state = lock(&peer.state);
+            (state.phase, state.since, state.busy_since) = (phase, since, since);
+        }
         Arc::new(peer)
     }
 

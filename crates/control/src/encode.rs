@@ -85,6 +85,7 @@ pub(crate) fn process_rows(plane: &ControlPlane) -> Vec<ProcessRow> {
         ("corelane_memory_allocated_bytes", vec![], memory.allocated_bytes as f64),
         ("corelane_memory_resident_bytes", vec![], memory.resident_bytes as f64),
         ("corelane_log_lines_dropped_total", vec![], (config.log_lines_dropped)() as f64),
+        ("corelane_control_unauthorized_total", vec![], plane.wrong_tokens.total() as f64),
     ];
     let control = config.protection.certificates.iter().map(|certificates| certificates.expires_unix_seconds());
     let data = config.data_tls.iter().map(|tls| tls.expires_unix_seconds());

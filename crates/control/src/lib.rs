@@ -5,19 +5,21 @@
 //! but the last security events.
 //!
 //! In reading order: `plane` (drain, totals, health), `handle` (stop, reload and readiness for other threads), `process`
-//! (what the kernel knows of us), `encode` (Prometheus and OpenMetrics text), `stats`, `events`, `sensors` (rounds of
-//! snapshots), `answers` (drains, and what is told of each), `protection` (who may ask), `dashboard` (the page), `http`
-//! (paths), `connections` (places, and who has to leave), `peer` (one connection), `server` (all of it running),
-//! [`needs`] (what all that takes).
+//! (what the kernel knows of us), `encode` (Prometheus and OpenMetrics text), `stats`, `events`, `budget` (memory of
+//! answers under way), `sensors` (rounds of snapshots), `answers` (drains, and what is told of each), `protection`,
+//! `hosts` and `wrong_tokens` (who may ask), `dashboard` (the page), `http` (paths), `connections` (places, and which
+//! connection has to leave), `peer` (one connection), `server` (all of it running), [`needs`] (what all that takes).
 
 #![forbid(unsafe_code)]
 
 mod answers;
+mod budget;
 mod connections;
 mod dashboard;
 mod encode;
 mod events;
 mod handle;
+mod hosts;
 mod http;
 pub mod needs;
 mod peer;
@@ -27,6 +29,7 @@ mod protection;
 mod sensors;
 mod server;
 mod stats;
+mod wrong_tokens;
 
 pub use connections::HttpLimits;
 pub use handle::{Configured, ControlHandle};

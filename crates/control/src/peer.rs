@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::connections::{Peer, Place};
+use crate::http::{Client, is_probe};
 
 /// What all connections have in common.
 #[derive(Clone)]
@@ -35,37 +37,48 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Serves one connection to its end, in this place.
-    pub(crate) async fn serve(self, stream: TcpStream, place: Place) {
-        let peer = Arc::clone(&place.peer);
-        match self.tls.clone() {
-            None => self.requests(stream, peer).await,
-            Some(tls) => match peer.while_welcome(shake_hands(&tls, stream)).await {
-                Some(Ok(Secured::Tls(stream))) => {
-                    peer.shook_hands();
-                    self.requests(*stream, peer).await;
-                }
-                Some(Ok(Secured::PlainHttp(stream))) => last_words(stream, PLAIN_HTTP_ANSWER, &peer).await,
-                Some(Err(_)) | None => (),
-            },
-        }
+    /// Serves one connection to its end: first it waits without a place until bytes are here.
+    pub(crate) async fn serve(self, stream: TcpStream, address: SocketAddr, waiting: Place) {
+        let first = waiting.peer.while_welcome(looks_like_probe(&stream)).await;
+        let Some(Ok(is_probe)) = first else { return };
+        let Some(place) = waiting.into_served(is_probe && self.tls.is_none()).await else { return };
+        let client = Client { peer: Arc::clone(&place.peer), address };
+        // In a box of its own, so that a connection that waits does not take the memory of one that is served.
+        Box::pin(self.serve_placed(stream, client)).await;
         drop(place);
     }
 
-    async fn requests<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S, peer: Arc<Peer>) {
+    async fn serve_placed(self, stream: TcpStream, client: Client) {
+        match self.tls.clone() {
+            None => self.requests(stream, client).await,
+            Some(tls) => match client.peer.while_welcome(shake_hands(&tls, stream)).await {
+                Some(Ok(Secured::Tls(stream))) => {
+                    client.peer.shook_hands();
+                    self.requests(*stream, client).await;
+                }
+                Some(Ok(Secured::PlainHttp(stream))) => last_words(stream, PLAIN_HTTP_ANSWER, &client.peer).await,
+                Some(Err(_)) | None => (),
+            },
+        }
+    }
+
+    async fn requests<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S, client: Client) {
         let router = TowerToHyperService::new(self.router);
-        let service = service_fn(|request: Request<Incoming>| {
+        let peer = Arc::clone(&client.peer);
+        let service = service_fn(|mut request: Request<Incoming>| {
             peer.asked(request.body().size_hint().upper() != Some(0));
+            request.extensions_mut().insert(client.clone());
             let (answer, peer) = (router.call(request), Arc::clone(&peer));
             Box::pin(async move {
                 let answer: Response<Body> = answer.await?;
+                peer.sends();
                 Ok::<_, Infallible>(answer.map(|body| WatchedBody { body, peer }))
             })
         });
         let stream = TokioIo::new(WatchedStream { stream, peer: Arc::clone(&peer) });
         // Timeouts are those of the peer's phases.
         let mut http = http1::Builder::new();
-        http.header_read_timeout(None).max_buf_size(HEADER_BYTES_MAX);
+        http.header_read_timeout(None).max_buf_size(HEADER_BYTES_MAX).keep_alive(!peer.is_brief());
         let mut connection = http.serve_connection(stream, service);
         let served = peer.while_welcome(async {
             select! {
@@ -77,12 +90,28 @@ impl Serving {
         });
         let Some(served) = served.await else { return };
         let mut stream = connection.into_parts().io.into_inner().stream;
+        if peer.is_brief() {
+            // Its place is for one answer, which the kernel has by now.
+            return;
+        }
         if served.is_err_and(|error| error.is_parse()) || peer.had_body() {
             last_words(stream, &[], &peer).await;
         } else {
             let _ = peer.while_welcome(stream.shutdown()).await;
         }
     }
+}
+
+/// Waits for the first bytes of a connection and leaves them unread. Returns whether they are a whole request of a probe.
+async fn looks_like_probe(stream: &TcpStream) -> io::Result<bool> {
+    poll_fn(|context| {
+        let mut bytes = [0; PROBE_BYTES_MAX];
+        match ready!(stream.poll_peek(context, &mut ReadBuf::new(&mut bytes)))? {
+            0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            count => Poll::Ready(Ok(is_probe(&bytes[..count]))),
+        }
+    })
+    .await
 }
 
 /// Sends the last bytes, and throws away what still comes: closing with unread bytes would reset the connection, and
@@ -192,6 +221,8 @@ impl Drop for WatchedBody {
     }
 }
 
+/// Longest request that is taken for one of a probe; those of kubelets and load balancers have some 150 bytes.
+const PROBE_BYTES_MAX: usize = 1024;
 /// Longest request header.
 pub(crate) const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// How much of what a peer still sends is thrown away at the end.

@@ -11,6 +11,7 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::events::EventLog;
 use crate::sensors::SeriesPort;
+use crate::wrong_tokens::WrongTokens;
 use crate::{HttpLimits, Protection};
 
 /// The control plane's ends of what it shares with one shard.
@@ -62,7 +63,8 @@ pub struct ControlPlane {
     pub(crate) totals: Totals,
     pub(crate) events: EventLog,
     shards: Vec<ShardEnds>,
-    /// Taken by the round task when the control plane begins to serve.
+    pub(crate) wrong_tokens: Arc<WrongTokens>,
+    /// Taken by the thread that asks for series when the control plane begins to serve.
     pub(crate) series: Vec<SeriesPort>,
     /// Breaks the next drain.
     #[cfg(test)]
@@ -96,6 +98,7 @@ impl ControlPlane {
             events: EventLog::default(),
             shards,
             series,
+            wrong_tokens: Arc::new(WrongTokens::new()),
             #[cfg(test)]
             panic_in_drain: Arc::default(),
         }
@@ -122,6 +125,9 @@ impl ControlPlane {
                 let Some(event) = ends.events.pop() else { break };
                 self.events.push(event);
             }
+        }
+        while let Some(event) = self.wrong_tokens.next_event() {
+            self.events.push(event);
         }
     }
 

@@ -22,6 +22,9 @@ pub struct Protection {
     pub certificates: Option<Arc<CertificateSource>>,
     /// Everything but `/healthz` and `/readyz` needs this token.
     pub token: Option<Arc<TokenSource>>,
+    /// Names besides those of the loopback and IP literals that a port without a token answers to. When there is none, a
+    /// port that others can reach answers to every name.
+    pub hosts: Vec<String>,
 }
 
 impl Protection {

@@ -3,21 +3,32 @@
 //! A round asks each shard for its series page by page, a few pages in flight, and adds up what several shards know of
 //! one series. It serves every request that was waiting when it began and no other, so an answer never tells less than
 //! the shards knew when it was asked. Nobody asking, there is no round, and nothing is kept between two.
+//!
+//! All of it happens on a thread of its own, because a search through all series takes up to seconds and probes have
+//! to be answered meanwhile. The thread is started by the control plane's and stays on the same core. Requests of one
+//! round that ask for the same share one answer.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::thread::{Builder, sleep};
+use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use corelane_rollup::{LANE_PAGES, SeriesPage, SeriesView, SnapshotAsker, TEXT_BYTES_MAX};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep};
 
-/// Longest time that a request waits, and that a round may take.
-pub(crate) const WAIT_MAX: Duration = Duration::from_secs(1);
+use crate::budget::{Budget, Rendered, SeriesWriter};
+
+/// Longest time that a round may take.
+pub(crate) const ROUND_MAX: Duration = Duration::from_secs(1);
+
+/// Longest time that a request waits for its answer: for the requests of an earlier round, then for its own round and
+/// for others of the same. Long enough for some twenty searches through 65 536 series of the longest names.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Default and greatest number of series in one answer.
 const LIMIT_DEFAULT: usize = 100;
@@ -36,50 +47,100 @@ pub(crate) struct SeriesPort {
 }
 
 /// Every live series at the time of one round, or the shard that did not answer.
-pub(crate) type Round = Result<Arc<Vec<Series>>, usize>;
+type Round = Result<Vec<Series>, usize>;
 
-/// Where requests ask for a round.
+/// Why a request for series has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoSeries {
+    /// This shard did not tell its series within [`ROUND_MAX`].
+    Silent(usize),
+    /// Answers that their readers have not taken use up the budget.
+    NoMemory,
+    /// Requests before it took longer than [`WAIT_MAX`].
+    Busy,
+    /// Making the answer panicked.
+    Fault,
+}
+
+struct Asked {
+    query: SensorsQuery,
+    answer: oneshot::Sender<Result<Rendered, NoSeries>>,
+}
+
+/// Where requests ask for series.
 #[derive(Clone)]
 pub(crate) struct SensorsDesk {
-    waiting: mpsc::Sender<oneshot::Sender<Round>>,
+    waiting: mpsc::Sender<Asked>,
 }
 
 impl SensorsDesk {
-    /// Waits for a round that begins after this call. None when it took longer than [`WAIT_MAX`].
-    pub(crate) async fn next_round(&self) -> Option<Round> {
+    /// Waits for the answer, of a round that begins after this call.
+    pub(crate) async fn ask(&self, query: SensorsQuery) -> Result<Rendered, NoSeries> {
         let (answer, answered) = oneshot::channel();
         let wait = async {
-            self.waiting.send(answer).await.ok()?;
-            answered.await.ok()
+            self.waiting.send(Asked { query, answer }).await.map_err(|_| NoSeries::Fault)?;
+            answered.await.unwrap_or(Err(NoSeries::Fault))
         };
-        tokio::time::timeout(WAIT_MAX, wait).await.ok().flatten()
+        tokio::time::timeout(WAIT_MAX, wait).await.unwrap_or(Err(NoSeries::Busy))
     }
 }
 
-/// A desk over these shards, and the task that has to run for it.
-pub(crate) fn desk(ports: Vec<SeriesPort>) -> (SensorsDesk, impl Future<Output = ()> + Send) {
+/// Starts the thread that asks these shards. What is returned besides the desk ends when the thread does, which is
+/// once the desk and its clones are gone.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub(crate) fn start(ports: Vec<SeriesPort>, budget: Budget) -> io::Result<(SensorsDesk, oneshot::Receiver<()>)> {
     let (waiting, asked) = mpsc::channel(WAITING_MAX);
-    (SensorsDesk { waiting }, serve_rounds(ports, asked))
+    let (runs, ended) = oneshot::channel();
+    let run = move || {
+        serve_rounds(ports, asked, &budget);
+        drop(runs);
+    };
+    Builder::new().name("series".into()).spawn(run)?;
+    Ok((SensorsDesk { waiting }, ended))
 }
 
-async fn serve_rounds(mut ports: Vec<SeriesPort>, mut asked: mpsc::Receiver<oneshot::Sender<Round>>) {
+fn serve_rounds(mut ports: Vec<SeriesPort>, mut asked: mpsc::Receiver<Asked>, budget: &Budget) {
     let mut number = 0;
-    while let Some(first) = asked.recv().await {
+    while let Some(first) = asked.blocking_recv() {
         let mut waiting = vec![first];
         while let Ok(next) = asked.try_recv() {
             waiting.push(next);
         }
-        waiting.retain(|answer| !answer.is_closed());
-        if waiting.is_empty() {
-            continue;
-        }
-        number += 1;
-        let round = gather(&mut ports, number).await;
-        for answer in waiting {
-            // A request that gave up meanwhile has nobody to tell.
-            let _ = answer.send(round.clone());
+        // Requests that were given up need no round.
+        waiting.retain(|asked| !asked.answer.is_closed());
+        if !waiting.is_empty() {
+            number += 1;
+            answer_all(waiting, &gather(&mut ports, number), budget);
         }
     }
+}
+
+/// Answers requests in their order, those that ask for the same together.
+fn answer_all(mut waiting: Vec<Asked>, round: &Round, budget: &Budget) {
+    while let Some(first) = waiting.first() {
+        let query = first.query.clone();
+        let (same, others) = mem::take(&mut waiting).into_iter().partition(|asked| asked.query == query);
+        waiting = others;
+        let same: Vec<Asked> = same;
+        if same.iter().all(|asked| asked.answer.is_closed()) {
+            continue;
+        }
+        // A panic costs those who asked for this.
+        let answer = catch_unwind(AssertUnwindSafe(|| render(&query, round, budget))).unwrap_or(Err(NoSeries::Fault));
+        for asked in same {
+            let _ = asked.answer.send(answer.clone());
+        }
+    }
+}
+
+fn render(query: &SensorsQuery, round: &Round, budget: &Budget) -> Result<Rendered, NoSeries> {
+    let series = round.as_ref().map_err(|&shard| NoSeries::Silent(shard))?;
+    let mut writer = SeriesWriter::new(budget);
+    // Nothing else can fail: the numbers and texts of a series are always JSON.
+    serde_json::to_writer(&mut writer, &query.select(series)).map_err(|_| NoSeries::NoMemory)?;
+    Ok(writer.finish())
 }
 
 /// One series, added up over the shards.
@@ -120,8 +181,8 @@ impl Stats {
 type Merged = HashMap<(Box<str>, Box<str>), Stats>;
 
 /// One round over all shards.
-async fn gather(ports: &mut [SeriesPort], number: u64) -> Round {
-    let deadline = Instant::now() + WAIT_MAX;
+fn gather(ports: &mut [SeriesPort], number: u64) -> Round {
+    let deadline = Instant::now() + ROUND_MAX;
     let mut merged = Merged::new();
     let mut shards: Vec<_> = ports.iter().map(|_| ShardRound::new(number)).collect();
     loop {
@@ -134,19 +195,25 @@ async fn gather(ports: &mut [SeriesPort], number: u64) -> Round {
         match unfinished {
             None => break,
             Some(shard) if Instant::now() >= deadline => return Err(shard),
-            Some(_) => sleep(LOOK_INTERVAL).await,
+            Some(_) => sleep(LOOK_INTERVAL),
         }
     }
     let series = merged.into_iter().map(|((id, sensor), stats)| Series { id, sensor, stats });
-    Ok(Arc::new(series.collect()))
+    Ok(series.collect())
 }
 
-/// Heap bytes of a round with so many series at its end, all with the longest names: the table that merges them, which
-/// doubles, keeps an eighth free and is half as large again while it moves, and the list that becomes of it.
+/// Heap bytes of a round with this number of series, all with the longest names: the table that merges them, which
+/// doubles, keeps an eighth free and is half as large again while it moves, the list that becomes of it, and what an
+/// answer selects from that list.
 pub(crate) fn round_bytes_max(series: usize) -> usize {
     let slots = (series + series / 7 + 1).next_power_of_two();
     let slot = size_of::<((Box<str>, Box<str>), Stats)>() + 1;
-    series * 2 * TEXT_BYTES_MAX + slots * slot * 3 / 2 + series * size_of::<Series>()
+    series * 2 * TEXT_BYTES_MAX + slots * slot * 3 / 2 + series * size_of::<Series>() + selection_bytes_max(series)
+}
+
+/// Of a selection: references to all that matches, in a list that doubles, and the series of the answer.
+fn selection_bytes_max(series: usize) -> usize {
+    2 * series.next_power_of_two() * size_of::<&Series>() + LIMIT_MAX * size_of::<Sensor<'_>>()
 }
 
 /// How far one shard is in a round.
@@ -217,7 +284,7 @@ fn add_page(merged: &mut Merged, page: &SeriesPage) {
 }
 
 /// What a request wants to see.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SensorsQuery {
     id: Option<String>,
     prefix: String,

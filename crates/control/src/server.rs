@@ -1,6 +1,6 @@
-//! The control plane running: its tasks, the accept loop, the stop.
+//! The control plane running: its tasks, its ports, the stop.
 //!
-//! Each task that everything hangs on is watched: one that ends before the stop ends the control plane with an error, so
+//! Each task and thread that everything hangs on is watched: one that ends before the stop ends the control plane with an error, so
 //! that it is never half alive.
 
 use std::future::pending;
@@ -18,41 +18,62 @@ use tokio::task::JoinError;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use crate::budget::Budget;
 use crate::connections::Connections;
-use crate::http::{Desks, router};
+use crate::hosts::HostRule;
+use crate::http::{Admission, Desks, probe_router, router};
 use crate::peer::Serving;
-use crate::{ControlHandle, ControlPlane, answers, sensors};
+use crate::{ControlHandle, ControlPlane, HttpLimits, answers, sensors};
 
 impl ControlPlane {
-    /// Serves until [`ControlHandle::stop`], on the calling thread, and returns the last totals.
+    /// Serves until [`ControlHandle::stop`], on the calling thread, and returns the last totals. `probe` is the listener
+    /// of the port for probes, if there is one.
     ///
     /// # Errors
-    /// When the runtime cannot be set up on the listener, or a task of the control plane panicked.
-    pub fn run(self, listener: TcpListener, handle: ControlHandle) -> io::Result<Totals> {
-        listener.set_nonblocking(true)?;
+    /// When the runtime cannot be set up on a listener, or a task of the control plane panicked.
+    pub fn run(self, listener: TcpListener, probe: Option<TcpListener>, handle: ControlHandle) -> io::Result<Totals> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        runtime.block_on(serve(self, listener, handle))
+        runtime.block_on(serve(self, listener, probe, handle))
     }
 }
 
-async fn serve(mut plane: ControlPlane, listener: TcpListener, handle: ControlHandle) -> io::Result<Totals> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+async fn serve(
+    mut plane: ControlPlane,
+    control: TcpListener,
+    probe: Option<TcpListener>,
+    handle: ControlHandle,
+) -> io::Result<Totals> {
     let (limits, protection) = (plane.config.http, plane.config.protection.clone());
-    let (sensors, rounds) = sensors::desk(std::mem::take(&mut plane.series));
-    let (answers, drainer) = answers::desk(plane, handle.clone());
+    let (wrong_tokens, budget) = (Arc::clone(&plane.wrong_tokens), Budget::new(plane.totals().shard_count()));
+    let (sensors, mut series_ended) = sensors::start(std::mem::take(&mut plane.series), budget.clone())?;
+    let (answers, drainer) = answers::desk(plane, handle.clone(), budget);
     let (stop, stopping) = watch::channel(false);
     let (end, ended) = oneshot::channel();
     let tls = protection.certificates.clone().map(|source| TlsAcceptor::from(Arc::new(server_config(source, ALPN))));
-    let router = router(Desks { answers, sensors }, protection.token.clone());
     let connections = Connections::new(limits);
+    let desks = Arc::new(Desks { answers, sensors, connections: Arc::clone(&connections) });
+    let admission = |listener: &TcpListener, token| -> io::Result<Admission> {
+        let hosts = HostRule::new(listener.local_addr()?.ip(), &protection.hosts);
+        Ok(Admission { token, wrong_tokens: Arc::clone(&wrong_tokens), hosts })
+    };
+    let router = router(Arc::clone(&desks), admission(&control, protection.token.clone())?);
+    let control =
+        Port::new(control, Arc::clone(&connections), limits, Serving { router, tls, stopping: stopping.clone() });
+    let probe = match probe {
+        Some(listener) => {
+            let router = probe_router(desks, admission(&listener, None)?);
+            let limits = HttpLimits::PROBE_PORT;
+            Some(Port::new(listener, Connections::new(limits), limits, Serving { router, tls: None, stopping })?)
+        }
+        None => None,
+    };
 
     let mut drainer = tokio::spawn(drainer.run(ended));
-    let mut rounds = tokio::spawn(rounds);
     let mut files = tokio::spawn(protection.keep_fresh(handle.clone()));
     select! {
-        never = accept(listener, &handle, &connections, limits.answer_timeout, Serving { router, tls, stopping }) => match never {},
+        never = accept(control?, probe, &handle) => match never {},
         broken = &mut drainer => return Err(ended_early("drains", broken.err())),
-        broken = &mut rounds => return Err(ended_early("asks for series", broken.err())),
+        _ = &mut series_ended => return Err(io::Error::other("the thread that asks for series has ended")),
         broken = &mut files => return Err(ended_early("reads files again", broken.err())),
         () = handle.stopped() => (),
     }
@@ -70,33 +91,68 @@ fn ended_early(what: &str, error: Option<JoinError>) -> io::Error {
 
 enum Never {}
 
-/// Accepts until it is told to leave that to another process.
-async fn accept(
+/// A listener and how its connections are served.
+struct Port {
     listener: tokio::net::TcpListener,
-    handle: &ControlHandle,
-    connections: &Arc<Connections>,
+    connections: Arc<Connections>,
     answer_timeout: Duration,
     serving: Serving,
-) -> Never {
-    loop {
-        let accepted = select! {
-            accepted = listener.accept() => accepted,
-            () = handle.told_to_leave() => break,
-        };
-        let Ok((stream, _)) = accepted else {
-            // Out of descriptors, mostly: the accept queue stays readable, so do not spin on it.
-            sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
-        // Also holds for what the kernel has yet to send when we are through with the connection.
-        if SockRef::from(&stream).set_tcp_user_timeout(Some(answer_timeout)).is_err() {
-            // The peer is gone already.
-            continue;
-        }
-        let place = connections.place().await;
-        tokio::spawn(serving.clone().serve(stream, place));
+}
+
+impl Port {
+    fn new(
+        listener: TcpListener,
+        connections: Arc<Connections>,
+        limits: HttpLimits,
+        serving: Serving,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        // Accepted sockets inherit it. The kernel doubles the number, and keeps at most that for a reader that takes
+        // nothing, instead of the 4 MiB to which it lets a buffer grow by itself.
+        SockRef::from(&listener).set_send_buffer_size(SEND_BUFFER_BYTES)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        Ok(Self { listener, connections, answer_timeout: limits.answer_timeout, serving })
     }
-    drop(listener);
+
+    /// Closes the listener alone.
+    fn close(self) -> Serving {
+        self.serving
+    }
+
+    /// Accepts for ever. Never waits for a peer: a connection that was accepted waits by itself.
+    async fn accept(&self) -> Never {
+        loop {
+            let Ok((stream, address)) = self.listener.accept().await else {
+                // Out of descriptors, mostly: the accept queue stays readable, so do not spin on it.
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            // Also holds for what the kernel has yet to send when we are through with the connection.
+            if SockRef::from(&stream).set_tcp_user_timeout(Some(self.answer_timeout)).is_err() {
+                // The peer is gone already.
+                continue;
+            }
+            let waiting = self.connections.enter().await;
+            tokio::spawn(self.serving.clone().serve(stream, address, waiting));
+        }
+    }
+}
+
+/// Accepts until another process takes over.
+async fn accept(control: Port, probe: Option<Port>, handle: &ControlHandle) -> Never {
+    let accept_probes = async {
+        match &probe {
+            Some(probe) => probe.accept().await,
+            None => pending().await,
+        }
+    };
+    select! {
+        never = control.accept() => match never {},
+        never = accept_probes => match never {},
+        () = handle.told_to_leave() => (),
+    }
+    // Connections that are open go on, and with them what answers them.
+    let _serving = (control.close(), probe.map(Port::close));
     pending().await
 }
 
@@ -104,6 +160,8 @@ async fn accept(
 const ALPN: &[&[u8]] = &[b"http/1.1"];
 /// How long answers under way may take after the stop.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
+/// Send buffer of a connection, as the kernel is asked for it: enough for 2 MB/s over 100 ms.
+const SEND_BUFFER_BYTES: usize = 128 << 10;
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

@@ -36,6 +36,10 @@ pub(crate) struct Config {
     /// HTTPS on the control port.
     pub(crate) control_tls: Option<TlsFiles>,
     pub(crate) control_token_file: Option<Said<PathBuf>>,
+    /// Names that a control port without a token answers to.
+    pub(crate) control_hosts: Vec<String>,
+    /// The port for probes.
+    pub(crate) probe: Option<SocketAddr>,
     /// Data cores; `None` is every allowed core but the control core.
     pub(crate) cores: Option<Said<Vec<usize>>>,
     /// `None` is the last allowed core.
@@ -92,6 +96,14 @@ impl Config {
     }
 
     fn from_layers(layers: &Layers) -> Result<Self, Failure> {
+        let probe = layers.parse_optional("probe", values::address)?;
+        for other in ["listen", "control"] {
+            let taken = layers.parse(other, values::address)?.value;
+            if let Some(probe) = probe.as_ref().filter(|probe| probe.value == taken && taken.port() != 0) {
+                let text = format!("{}: {taken} is the address of --{other}; choose another port", probe.source);
+                return Err(Failure::usage(text));
+            }
+        }
         let timeout = Duration::from_millis(1)..=TIMEOUT_MAX;
         Ok(Self {
             listen: layers.parse("listen", values::address)?.value,
@@ -102,6 +114,10 @@ impl Config {
             control: layers.parse("control", values::address)?.value,
             control_tls: tls_files(layers, "control_tls_cert", "control_tls_key")?,
             control_token_file: layers.parse_optional("control_token_file", values::path)?,
+            control_hosts: layers
+                .parse_optional("control_host", values::host_names)?
+                .map_or_else(Vec::new, |said| said.value),
+            probe: probe.map(|said| said.value),
             cores: layers.parse_optional("cores", values::core_list)?,
             control_core: layers.parse_optional("control_core", values::number(0..=usize::MAX))?,
             pool_bytes: layers.parse("pool_bytes", values::size)?,

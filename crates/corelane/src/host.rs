@@ -213,10 +213,10 @@ mod tests {
     fn a_stated_number_of_connections_must_fit_and_the_default_is_lowered() {
         let default = Said { value: 10_000, source: Source::Default("max-connections".into()) };
         let (fits, warning) = fit_connections(&default, 1, 1024).unwrap();
-        assert_eq!(fits, 1024 - 256);
-        assert!(warning.unwrap().contains("ulimit -n 10256"));
+        assert_eq!(fits, 1024 - 360);
+        assert!(warning.unwrap().contains("ulimit -n 10360"));
         assert_eq!(fit_connections(&default, 1, 20_000).unwrap(), (10_000, None));
-        assert!(fit_connections(&said(10_000), 1, 1024).unwrap_err().to_string().contains("set it to 768 at most"));
+        assert!(fit_connections(&said(10_000), 1, 1024).unwrap_err().to_string().contains("set it to 664 at most"));
         assert!(fit_connections(&default, 1, 100).is_err());
     }
 

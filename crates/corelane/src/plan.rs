@@ -113,8 +113,8 @@ pub(crate) struct DescriptorTerm {
 /// pages of it are ever touched.
 const STACK_BYTES: u64 = 2 << 20;
 const MAIN_STACK_BYTES_MAX: u64 = 8 << 20;
-/// Log, signals, control plane, takeover; the main thread has its own line.
-const THREADS_BESIDES: usize = 4;
+/// Log, signals, control plane, its thread for series, takeover; the main thread has its own line.
+const THREADS_BESIDES: usize = 5;
 
 /// What is too small to have a line, at most and at start: the allocator's own tables, caches and slack, the runtime,
 /// the touched pages of the stacks. A server at rest was measured with 1.6 MiB of it.
@@ -125,8 +125,8 @@ const BESIDES_BYTES_AT_START: u64 = 4 << 20;
 const SHARD_RESERVE: u64 = 15;
 /// Standard streams, and the pair of sockets by which signals come.
 const DESCRIPTORS_OF_MAIN: u64 = 3 + 2;
-/// The control plane's listener again, and what successors ask at.
-const DESCRIPTORS_OF_TAKEOVER: u64 = 1 + takeover::DESCRIPTORS_MAX;
+/// The listeners of the control port and of the port for probes again, and what successors ask at.
+const DESCRIPTORS_OF_TAKEOVER: u64 = 2 + takeover::DESCRIPTORS_MAX;
 /// Descriptors for what is not known here: those inherited from whoever started the process.
 const RESERVE: u64 = 17;
 
@@ -150,11 +150,8 @@ impl Plan {
             descriptors,
             notes: vec![
                 "at start is what is touched while starting; the rest is reserved, and resident when first used".into(),
-                format!(
-                    "not in the sum: an answer of /api/v1/sensors that its reader has not taken yet, {} bytes each at \
-                     most; what the kernel keeps of each connection (net.ipv4.tcp_rmem)",
-                    corelane_control::needs::ANSWER_BYTES_MAX
-                ),
+                "not in the sum: what the kernel keeps of each connection (net.ipv4.tcp_rmem; 256 KiB at most of an answer)"
+                    .into(),
             ],
         }
     }
@@ -252,7 +249,8 @@ fn memory(setup: &Setup) -> Vec<MemoryTerm> {
         MemoryTerm::new(Owner::Lanes, "hand-over, counts by address", shared as u64, 1).whole_at_start(),
         once("pages of series", control.pages),
         once("series of all shards, if asked", control.round),
-        once("HTTP request headers", control.headers),
+        once("HTTP answers under way", control.answers),
+        once("HTTP connections", control.connections),
         once("last security events", control.events),
         MemoryTerm::new(Owner::Process, "thread stacks", STACK_BYTES, threads(shards)),
         MemoryTerm::new(Owner::Process, "log lines that wait", log::BYTES_MAX as u64, 1),
@@ -301,8 +299,9 @@ pub(crate) fn descriptors(connections: usize, shards: usize) -> Vec<DescriptorTe
         term("shards: listener, rings, eventfds", shards * corelane_shard::needs::DESCRIPTORS as u64),
         term("shards: listener again, for a successor", shards),
         term("shards: reserve", shards * SHARD_RESERVE),
-        term("HTTP connections", HttpLimits::default().connections_max as u64),
-        term("control plane: listener, epoll, /proc", corelane_control::needs::DESCRIPTORS as u64),
+        term("HTTP connections", HttpLimits::default().descriptors() as u64),
+        term("HTTP connections of probes", HttpLimits::PROBE_PORT.descriptors() as u64),
+        term("control plane: listeners, epoll, /proc", corelane_control::needs::DESCRIPTORS as u64),
         term("standard streams, signals", DESCRIPTORS_OF_MAIN),
         term("takeover", DESCRIPTORS_OF_TAKEOVER),
         term("reserve: inherited ones", RESERVE),
@@ -374,8 +373,8 @@ mod tests {
 
     #[test]
     fn descriptors_grow_with_connections_and_shards() {
-        assert_eq!(descriptors_max(10_000, 1), 10_256);
-        assert_eq!(descriptors_max(10_000, 3), 10_256 + 2 * 152);
+        assert_eq!(descriptors_max(10_000, 1), 10_360);
+        assert_eq!(descriptors_max(10_000, 3), 10_360 + 2 * 152);
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     warn_if_exposed(config.control, &protection);
     let sockets = Sockets::open(&config, shards)?;
     let offered = sockets.duplicates();
-    let Sockets { data, control, predecessor, takeover_path, listen, control_address } = sockets;
+    let Sockets { data, control, probe, predecessor, takeover_path, listen, control_address, probe_address } = sockets;
 
     let (events, inbox) = channel();
     let reload_asked = Arc::new(AtomicBool::new(false));
@@ -104,7 +104,8 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let tls = data_tls.as_ref().map(|tls| tls.config());
     let (ports, threads) = start_shards(&placement, &limits, &shared, &rules, tls, data, &events)?;
     let handle = ControlHandle::new();
-    for setting in in_use(config.told, &placement, connections_max, listen, control_address, takeover_path.as_deref()) {
+    let addresses = Addresses { listen, control: control_address, probe: probe_address };
+    for setting in in_use(config.told, &placement, connections_max, addresses, takeover_path.as_deref()) {
         handle.configure(setting);
     }
     let mut reloader = Reloader::new(flags, stamp, &rules, data_tls.clone(), shared.clone(), handle.clone());
@@ -117,7 +118,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
         protection,
         data_tls,
     };
-    let plane = start_control(placement.control, config, ports, control, handle.clone(), events.clone())?;
+    let plane = start_control(placement.control, config, ports, (control, probe), handle.clone(), events.clone())?;
     let mut outcome = wait_until_ready(&inbox, shards, &handle, &reload_asked);
     if let Ok(Ready::Never { accepting }) = outcome {
         // A shard that does not come up does not stop when asked to either: the process ends without it.
@@ -298,7 +299,7 @@ fn start_control(
     core: usize,
     config: ControlConfig,
     ports: Vec<ShardPort>,
-    listener: TcpListener,
+    (control, probe): (TcpListener, Option<TcpListener>),
     handle: ControlHandle,
     events: Sender<Event>,
 ) -> Result<thread::JoinHandle<io::Result<Totals>>, Failure> {
@@ -308,7 +309,7 @@ fn start_control(
         if !core_affinity::set_for_current(CoreId { id: core }) {
             tracing::warn!(core, "cannot pin the control plane");
         }
-        ControlPlane::new(config, ports).run(listener, handle)
+        ControlPlane::new(config, ports).run(control, probe, handle)
     };
     thread::Builder::new().name("control".into()).spawn(run).map_err(|error| cannot_start("the control plane", &error))
 }
@@ -330,7 +331,7 @@ fn data_tls(config: &Config) -> Result<Option<Arc<DataPortTls>>, Failure> {
 /// Reads the files that protect the control port.
 fn protection(config: &Config) -> Result<Protection, Failure> {
     let wrong = |flag: &Said<_>, error: LoadError| Failure::usage(format!("{}: {error}", flag.source));
-    let mut protection = Protection::default();
+    let mut protection = Protection { hosts: config.control_hosts.clone(), ..Protection::default() };
     if let Some(files) = &config.control_tls {
         let source = CertificateSource::load(files.certificate.value.clone(), files.key.value.clone());
         protection.certificates = Some(Arc::new(source.map_err(|error| wrong(&files.certificate, error))?));
@@ -342,29 +343,36 @@ fn protection(config: &Config) -> Result<Protection, Failure> {
     Ok(protection)
 }
 
+/// Where a server listens, after port 0 has become a real one.
+struct Addresses {
+    listen: SocketAddr,
+    control: SocketAddr,
+    probe: Option<SocketAddr>,
+}
+
 /// The configuration, with what this host and the kernel made of it.
 fn in_use(
     mut told: Vec<Configured>,
     placement: &Placement,
     connections_max: usize,
-    listen: SocketAddr,
-    control: SocketAddr,
+    addresses: Addresses,
     takeover_path: Option<&Path>,
 ) -> Vec<Configured> {
+    let Addresses { listen, control, probe } = addresses;
     for setting in &mut told {
         let found = match setting.key {
-            "listen" => listen.to_string(),
-            "control" => control.to_string(),
-            "cores" => host::list(&placement.data),
-            "control_core" => placement.control.to_string(),
-            "max_connections" => connections_max.to_string(),
-            "takeover_path" => match takeover_path {
-                Some(path) => path.display().to_string(),
-                None => continue,
-            },
-            _ => continue,
+            "listen" => Some(listen.to_string()),
+            "control" => Some(control.to_string()),
+            "probe" => probe.map(|probe| probe.to_string()),
+            "cores" => Some(host::list(&placement.data)),
+            "control_core" => Some(placement.control.to_string()),
+            "max_connections" => Some(connections_max.to_string()),
+            "takeover_path" => takeover_path.map(|path| path.display().to_string()),
+            _ => None,
         };
-        setting.value = Some(found);
+        if found.is_some() {
+            setting.value = found;
+        }
     }
     told
 }

@@ -23,12 +23,15 @@ pub(crate) struct Sockets {
     /// One for each shard.
     pub(crate) data: Vec<TcpListener>,
     pub(crate) control: TcpListener,
+    /// That of the port for probes, if there is one.
+    pub(crate) probe: Option<TcpListener>,
     /// Whom they were taken over from.
     pub(crate) predecessor: Option<Predecessor>,
     /// Where a successor asks for them, besides the abstract name.
     pub(crate) takeover_path: Option<PathBuf>,
     pub(crate) listen: SocketAddr,
     pub(crate) control_address: SocketAddr,
+    pub(crate) probe_address: Option<SocketAddr>,
 }
 
 impl Sockets {
@@ -43,18 +46,15 @@ impl Sockets {
         } else {
             (None, inherited()?)
         };
-        let mut data = Vec::new();
-        let mut control = Vec::new();
+        let (mut data, mut control, mut probe) = (Vec::new(), None, None);
         for socket in given {
             let address = local_address(&socket)?;
-            if is_for_control(address, config) { &mut control } else { &mut data }.push((socket, address));
-        }
-        if let Some((_, address)) = data.iter().find(|(_, address)| !is_same(*address, config.listen)) {
-            return Err(Failure::failed(format!(
-                "a socket that was passed in listens on {address}, which is neither --listen {} nor --control {}; \
-                 mend the socket unit or the flags",
-                config.listen, config.control
-            )));
+            match port_of(address, config, control.is_some()) {
+                Some(Port::Data) => data.push(socket),
+                Some(Port::Control) => control = Some(socket),
+                Some(Port::Probe) => probe = Some(socket),
+                None => return Err(foreign(address, config)),
+            }
         }
         if data.len() > shards {
             return Err(Failure::failed(format!(
@@ -66,23 +66,25 @@ impl Sockets {
         let data = if data.is_empty() {
             bind_data_port(config.listen, shards, config.backlog)
         } else {
-            adopt_listeners(data.into_iter().map(|(socket, _)| socket).collect(), shards, config.backlog)
+            adopt_listeners(data, shards, config.backlog)
         };
         let data = data.map_err(|error| cannot_listen("--listen", config.listen, &error))?;
-        let control = match control.pop() {
-            Some((socket, _)) => socket,
-            None => {
-                TcpListener::bind(config.control).map_err(|error| cannot_listen("--control", config.control, &error))?
-            }
+        let bind = |flag, address| TcpListener::bind(address).map_err(|error| cannot_listen(flag, address, &error));
+        let control = control.map_or_else(|| bind("--control", config.control), Ok)?;
+        // One that was passed in is served only where it is asked for.
+        let probe = match (probe, config.probe) {
+            (None, Some(address)) => Some(bind("--probe", address)?),
+            (probe, _) => probe,
         };
+        let probe_address = probe.as_ref().map(local_address).transpose()?;
         let (listen, control_address) = (local_address(&data[0])?, local_address(&control)?);
         let takeover_path = place.path(listen);
-        Ok(Self { data, control, predecessor, takeover_path, listen, control_address })
+        Ok(Self { data, control, probe, predecessor, takeover_path, listen, control_address, probe_address })
     }
 
     /// All of them again, for a successor: data first.
     pub(crate) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
-        let sockets = self.data.iter().chain([&self.control]);
+        let sockets = self.data.iter().chain([&self.control]).chain(&self.probe);
         sockets.map(|socket| socket.try_clone().map(OwnedFd::from)).collect()
     }
 }
@@ -113,9 +115,32 @@ fn bind_data_port(address: SocketAddr, shards: usize, backlog: u32) -> io::Resul
     }
 }
 
-/// Which of two addresses a socket is for, also where both are the same but for a port that may be any.
-fn is_for_control(address: SocketAddr, config: &Config) -> bool {
-    address == config.control || (address != config.listen && is_same(address, config.control))
+/// What a socket that was passed in is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    Data,
+    Control,
+    Probe,
+}
+
+/// The port that a socket with this address is for: the one with exactly this address, else one that may have any port
+/// number. Of two such the control port comes first, until it has a socket.
+fn port_of(address: SocketAddr, config: &Config, has_control: bool) -> Option<Port> {
+    let mut asked = vec![(Port::Control, config.control), (Port::Data, config.listen)];
+    if let Some(probe) = config.probe {
+        asked.insert(usize::from(!has_control), (Port::Probe, probe));
+    }
+    let exactly = asked.iter().find(|(_, asked)| *asked == address);
+    exactly.or_else(|| asked.iter().find(|(_, asked)| is_same(address, *asked))).map(|(port, _)| *port)
+}
+
+fn foreign(address: SocketAddr, config: &Config) -> Failure {
+    let probe = config.probe.map(|probe| format!(", --probe {probe}")).unwrap_or_default();
+    Failure::failed(format!(
+        "a socket that was passed in listens on {address}, which is not the address of --listen {}, --control {}{probe}; \
+         fix the socket unit or the flags",
+        config.listen, config.control
+    ))
 }
 
 /// Whether a socket bound to `bound` is what was asked for: any port will do for port 0.

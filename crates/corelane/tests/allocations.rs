@@ -204,7 +204,7 @@ fn observers_cost_the_data_core_nothing() {
 fn kill_a_reader(server: &Server) {
     const READER: &str = r#"
         exec 3<>"/dev/tcp/127.0.0.1/$0"
-        while printf 'GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n' >&3; do :; done
+        while printf 'GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n' >&3; do :; done
     "#;
     let port = server.control.port().to_string();
     let mut reader = std::process::Command::new("bash").args(["-c", READER, &port]).spawn().unwrap();

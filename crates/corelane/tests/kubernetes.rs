@@ -140,6 +140,11 @@ fn the_pod_fits_the_server_and_the_image() {
                 .any(|line| line.starts_with("EXPOSE") && line.contains(&port["containerPort"].to_string()))
         );
     }
+    let probe = &container["ports"][2];
+    assert_eq!(setting("probe"), format!("0.0.0.0:{}", probe["containerPort"]));
+    for kind in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        assert_eq!(container[kind]["httpGet"]["port"], probe["name"], "{kind}");
+    }
     let annotations = &manifests["deployment.yaml"]["spec"]["template"]["metadata"]["annotations"];
     assert_eq!(annotations["prometheus.io/port"], container["ports"][1]["containerPort"].to_string());
     let context = &pod["securityContext"];

@@ -34,6 +34,7 @@ const FAMILIES: &[(&str, &str, &[&str])] = &[
     ("corelane_allocations_total", "counter", &["shard"]),
     ("corelane_allocated_bytes_total", "counter", &["shard"]),
     ("corelane_shard_cpu_seconds_total", "counter", &["shard"]),
+    ("corelane_control_unauthorized_total", "counter", &[]),
     ("corelane_memory_allocated_bytes", "gauge", &[]),
     ("corelane_memory_resident_bytes", "gauge", &[]),
     ("corelane_log_lines_dropped_total", "counter", &[]),

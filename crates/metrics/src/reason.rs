@@ -111,11 +111,13 @@ pub enum SecurityKind {
     HandshakeTimeout,
     /// Either side refused the other's TLS, or the peer broke its rules.
     Tls,
+    /// A request to the control port had a wrong token. Counted by the control plane and by no shard.
+    WrongToken,
 }
 
 impl SecurityKind {
-    /// Every kind, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 10] = [
+    /// The kinds that a shard counts, in the order of [`index`](Self::index).
+    pub const OF_SHARDS: [Self; 10] = [
         Self::Oversize,
         Self::RejectedFrames,
         Self::FrameTimeout,
@@ -127,6 +129,17 @@ impl SecurityKind {
         Self::HandshakeTimeout,
         Self::Tls,
     ];
+
+    /// Every kind, in the order of [`index`](Self::index).
+    pub const ALL: [Self; Self::OF_SHARDS.len() + 1] = {
+        let mut all = [Self::WrongToken; Self::OF_SHARDS.len() + 1];
+        let mut index = 0;
+        while index < Self::OF_SHARDS.len() {
+            all[index] = Self::OF_SHARDS[index];
+            index += 1;
+        }
+        all
+    };
 
     /// The label value.
     pub const fn label(self) -> &'static str {
@@ -141,6 +154,7 @@ impl SecurityKind {
             Self::AcceptRate => "accept_rate",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Tls => "tls",
+            Self::WrongToken => "wrong_token",
         }
     }
 

@@ -39,6 +39,7 @@ impl SecurityEvent {
                 "refused: this address connects more often than max_accept_rate_per_ip".to_owned()
             }
             SecurityKind::HandshakeTimeout => "no TLS handshake was completed in time".to_owned(),
+            SecurityKind::WrongToken => "a request to the control port had a wrong token".to_owned(),
             SecurityKind::Tls => match (self.detail / 256, alert_name((self.detail % 256) as u8)) {
                 (0, _) if self.detail == 0 => "the peer does not speak TLS".to_owned(),
                 (0, alert) => format!("the peer was refused: {alert}"),

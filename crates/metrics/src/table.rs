@@ -94,7 +94,7 @@ pub static FAMILIES: &[Family] = &NUMBERED;
 use Kind::{Counter, Gauge, Histogram};
 use Source::{Cells, Process, Ring};
 
-const DECLARED: [Family; 31] = [
+const DECLARED: [Family; 33] = [
     Family::new(Gauge, Process, "corelane_build_info", "Always 1; version and source revision are in the labels."),
     Family::new(Counter, Cells, "corelane_frames_accepted_total", "Frames that held a valid event and were counted."),
     Family::new(
@@ -200,6 +200,12 @@ const DECLARED: [Family; 31] = [
     Family::new(Counter, Cells, "corelane_shard_cpu_seconds_total", "CPU time of the shard's thread.")
         .counted_in_nanoseconds(),
     Family::new(
+        Counter,
+        Process,
+        "corelane_control_unauthorized_total",
+        "Requests to the control port that had a wrong token.",
+    ),
+    Family::new(
         Gauge,
         Process,
         "corelane_tls_certificate_expiry_timestamp_seconds",
@@ -304,22 +310,22 @@ const fn same_text(left: &str, right: &str) -> bool {
     index == left.len() && index == right.len()
 }
 
-/// Label values of an enum with `ALL` and a const `label`.
+/// Label values of an array of an enum with a const `label`.
 macro_rules! labels {
-    ($kind:ty) => {{
-        let mut labels = [""; <$kind>::ALL.len()];
+    ($all:expr) => {{
+        let mut labels = [""; $all.len()];
         let mut index = 0;
         while index < labels.len() {
-            labels[index] = <$kind>::ALL[index].label();
+            labels[index] = $all[index].label();
             index += 1;
         }
         labels
     }};
 }
 
-const REJECT_LABELS: [&str; RejectReason::ALL.len()] = labels!(RejectReason);
-const CLOSE_LABELS: [&str; CloseReason::ALL.len()] = labels!(CloseReason);
-const SECURITY_LABELS: [&str; SecurityKind::ALL.len()] = labels!(SecurityKind);
+const REJECT_LABELS: [&str; RejectReason::ALL.len()] = labels!(RejectReason::ALL);
+const CLOSE_LABELS: [&str; CloseReason::ALL.len()] = labels!(CloseReason::ALL);
+const SECURITY_LABELS: [&str; SecurityKind::OF_SHARDS.len()] = labels!(SecurityKind::OF_SHARDS);
 
 #[cfg(test)]
 mod tests {
@@ -350,6 +356,7 @@ mod tests {
         ("corelane_allocations_total", Counter, &["shard"]),
         ("corelane_allocated_bytes_total", Counter, &["shard"]),
         ("corelane_shard_cpu_seconds_total", Counter, &["shard"]),
+        ("corelane_control_unauthorized_total", Counter, &[]),
         ("corelane_tls_certificate_expiry_timestamp_seconds", Gauge, &[]),
         ("corelane_memory_allocated_bytes", Gauge, &[]),
         ("corelane_memory_resident_bytes", Gauge, &[]),

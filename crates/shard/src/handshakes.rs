@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use corelane_metrics::CloseReason;
 
+use crate::address_table::counted_address;
 use crate::close::peer_address;
 use crate::limits::{
     EVICT_AFTER, HANDSHAKE_STEPS, HANDSHAKES_CHOSEN_FROM, HANDSHAKES_EVICTED, HANDSHAKES_MAX,
@@ -79,7 +80,7 @@ impl Shard {
     pub(crate) fn begin(&mut self, slot: usize) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if peer.tls.is_some() {
-            let address = peer_address(&peer.socket).ip().to_canonical();
+            let address = counted_address(peer_address(&peer.socket).ip(), self.config.limits.ipv6_prefix);
             if self.handshakes.count == HANDSHAKES_MAX {
                 peer.receiving = Receiving::Queued { since: self.now };
                 return self.handshakes.queue.push_back((address, slot));

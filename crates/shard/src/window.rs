@@ -50,6 +50,7 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(5);
         while rustix::io::ioctl_fionread(&receiver).unwrap() < MAX_FRAME_SIZE as u64 + 4 {
             assert!(Instant::now() < until, "{:?}", rustix::io::ioctl_fionread(&receiver));
+            #[allow(clippy::disallowed_methods, reason = "a test may wait")]
             sleep(Duration::from_millis(1));
         }
     }

@@ -57,7 +57,7 @@ impl<S: Read + Write> HttpConnection<S> {
     /// # Errors
     /// As [`get`](Self::get).
     pub fn get_with(&mut self, path: &str, header: &str) -> io::Result<Response> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n{header}\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n");
         self.stream.get_mut().write_all(request.as_bytes())?;
         let mut head = self.line()?;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());

@@ -122,17 +122,54 @@ fn pages_of_a_round_that_gave_up_are_not_taken_for_the_next() {
     assert_eq!(merged[&("pump".into(), "rpm".into())].count, 1);
 }
 
+fn asked(query: &[(&str, &str)]) -> (Asked, oneshot::Receiver<Result<Rendered, NoSeries>>) {
+    let (answer, answered) = oneshot::channel();
+    (Asked { query: parse(query).unwrap(), answer }, answered)
+}
+
 #[test]
-fn nothing_of_a_round_is_kept_once_it_is_answered() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(async {
-        let (desk, rounds) = desk(vec![]);
-        tokio::spawn(rounds);
-        let (left, right) = tokio::join!(desk.next_round(), desk.next_round());
-        let (left, right) = (left.unwrap().unwrap(), right.unwrap().unwrap());
-        assert!(Arc::ptr_eq(&left, &right), "both waited for the same round");
-        drop(right);
-        tokio::task::yield_now().await;
-        assert_eq!(Arc::strong_count(&left), 1);
-    });
+fn requests_of_a_round_that_ask_for_the_same_share_one_answer_and_nothing_is_kept() {
+    let round = Ok((0..5_000).map(|number| series(&number.to_string(), "rpm", number, 1)).collect());
+    let budget = Budget::new(1);
+    let (large, small) = ([("limit", "5000")], [("limit", "1")]);
+    let (waiting, mut answers): (Vec<_>, Vec<_>) =
+        [asked(&large), asked(&small), asked(&large), asked(&large)].into_iter().unzip();
+    answer_all(waiting, &round, &budget);
+    let used = budget.used();
+    let mut answers = answers.drain(..).map(|mut answer| answer.try_recv().unwrap().unwrap());
+    let (first, other) = (answers.next().unwrap(), answers.next().unwrap());
+    let alone = {
+        let budget = Budget::new(1);
+        let _answers = [&large, &small].map(|query| render(&parse(query).unwrap(), &round, &budget).unwrap());
+        budget.used()
+    };
+    assert_eq!(used, alone, "three readers cost as much as one");
+    drop((first, other, answers));
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn nobody_pays_for_a_request_that_was_given_up() {
+    let (given_up, answer) = asked(&[]);
+    drop(answer);
+    let round = Ok(vec![series("a", "rpm", 1, 1)]);
+    answer_all(vec![given_up], &round, &Budget::new(1));
+    let (waiting, mut answer) = asked(&[]);
+    answer_all(vec![waiting], &Err(3), &Budget::new(1));
+    assert_eq!(answer.try_recv().unwrap().unwrap_err(), NoSeries::Silent(3));
+}
+
+#[test]
+fn an_answer_beyond_the_budget_is_refused_and_gives_back_what_it_had() {
+    // Every byte of these names takes six in JSON.
+    let name = "\u{1}".repeat(TEXT_BYTES_MAX);
+    let round = Ok((0..LIMIT_MAX as u64).map(|number| series(&name, &name, number, 1)).collect());
+    let (budget, query) = (Budget::new(1), parse(&[("limit", "10000")]).unwrap());
+    let largest = render(&query, &round, &budget).unwrap();
+    let used = budget.used();
+    assert_eq!(render(&query, &round, &budget).unwrap_err(), NoSeries::NoMemory);
+    assert_eq!(budget.used(), used);
+    assert!(render(&parse(&[]).unwrap(), &round, &budget).is_ok(), "a small one still fits");
+    drop(largest);
+    assert!(render(&query, &round, &budget).is_ok());
 }

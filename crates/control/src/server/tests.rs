@@ -31,7 +31,7 @@ fn start(memory: fn() -> MemoryUse) -> Running {
     let (address, handle) = (listener.local_addr().unwrap(), ControlHandle::new());
     let thread = spawn({
         let handle = handle.clone();
-        move || plane.run(listener, handle)
+        move || plane.run(listener, None, handle)
     });
     Running { address, handle, panic_in_drain, thread }
 }
@@ -39,7 +39,7 @@ fn start(memory: fn() -> MemoryUse) -> Running {
 /// The answer, or what came of it before the connection ended.
 fn get(stream: &mut TcpStream, path: &str) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
     let (mut answer, mut bytes) = (String::new(), [0; 4096]);
     while !is_whole(&answer) {
         match stream.read(&mut bytes) {

@@ -59,6 +59,8 @@ impl FakeShard {
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// The port for probes.
+    pub(crate) probe: SocketAddr,
     pub(crate) handle: ControlHandle,
     pub(crate) shards: Vec<FakeShard>,
     running: Option<JoinHandle<Totals>>,
@@ -67,6 +69,10 @@ pub(crate) struct Server {
 impl Server {
     /// Starts with every shard accepting, and waits until the control plane is ready.
     pub(crate) fn start(shard_count: usize, http: HttpLimits) -> Self {
+        Self::start_protected(shard_count, http, Protection::default())
+    }
+
+    pub(crate) fn start_protected(shard_count: usize, http: HttpLimits, protection: Protection) -> Self {
         let (ports, shards): (Vec<_>, Vec<_>) = (0..shard_count).map(|_| fake_shard()).unzip();
         let memory = || MemoryUse { allocated_bytes: 1_000, resident_bytes: 2_000 };
         let config = ControlConfig {
@@ -75,18 +81,19 @@ impl Server {
             memory,
             log_lines_dropped: || 3,
             http,
-            protection: Protection::default(),
+            protection,
             data_tls: None,
         };
         let plane = ControlPlane::new(config, ports);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let probe = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, probe_address) = (listener.local_addr().unwrap(), probe.local_addr().unwrap());
         let handle = ControlHandle::new();
         let running = spawn({
             let handle = handle.clone();
-            move || plane.run(listener, handle).unwrap()
+            move || plane.run(listener, Some(probe), handle).unwrap()
         });
-        let server = Self { address, handle, shards, running: Some(running) };
+        let server = Self { address, probe: probe_address, handle, shards, running: Some(running) };
         server.shards.iter().for_each(|shard| shard.set_state(ShardState::Accepting));
         wait_until("the control plane is ready", || server.handle.is_ready());
         server
@@ -102,14 +109,19 @@ impl Server {
     }
 
     pub(crate) fn request(&self, method: &str, path: &str, headers: &str) -> Answer {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\r\n");
-        stream.write_all(head.as_bytes()).unwrap();
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).unwrap();
-        Answer::parse(&String::from_utf8(bytes).unwrap())
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+        ask(self.address, &head)
     }
+}
+
+/// Sends a request that asks for the end of its connection, and reads to that end.
+pub(crate) fn ask(address: SocketAddr, request: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    Answer::parse(&String::from_utf8(bytes).unwrap())
 }
 
 impl Drop for Server {

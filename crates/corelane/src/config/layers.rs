@@ -73,13 +73,13 @@ impl Layers {
         Self { texts }
     }
 
-    /// Every setting in the order of the help, said or not.
+    /// Every setting in the order of the help, said or not. The path of a secret's file is not included.
     pub(super) fn told(&self) -> Vec<Configured> {
         let told = |setting: &Setting| {
             let said = self.texts.iter().find(|(key, _)| *key == setting.key).map(|(_, said)| said);
             Configured {
                 key: setting.key,
-                value: said.map(|said| said.value.clone()),
+                value: said.map(|said| if setting.is_secret { "set".to_owned() } else { said.value.clone() }),
                 source: said.map_or("default", |said| said.source.kind()),
             }
         };

@@ -16,6 +16,8 @@ pub(crate) struct Setting {
     repeats: bool,
     /// The flag alone means `true`.
     is_switch: bool,
+    /// A file with a secret. A running server reports only whether there is one.
+    pub(crate) is_secret: bool,
 }
 
 /// Every setting, in the order of the help.
@@ -27,7 +29,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         None,
         "PEM certificates for TLS on the data port, read again when they change [default: plain TCP]",
     ),
-    setting("tls_key", "FILE", None, "PEM key of --tls-cert"),
+    Setting { is_secret: true, ..setting("tls_key", "FILE", None, "PEM key of --tls-cert") },
     setting(
         "tls_client_ca",
         "FILE",
@@ -48,12 +50,31 @@ pub(crate) const SETTINGS: &[Setting] = &[
         None,
         "PEM certificates for HTTPS on the control port, read again when they change [default: plain HTTP]",
     ),
-    setting("control_tls_key", "FILE", None, "PEM key of --control-tls-cert"),
+    Setting { is_secret: true, ..setting("control_tls_key", "FILE", None, "PEM key of --control-tls-cert") },
+    Setting {
+        is_secret: true,
+        ..setting(
+            "control_token_file",
+            "FILE",
+            None,
+            "File whose first line the control port asks for as bearer token or password [default: none]",
+        )
+    },
+    Setting {
+        repeats: true,
+        ..setting(
+            "control_host",
+            "NAME",
+            None,
+            "Host name that a control port without a token answers to; repeatable [default: localhost and IP addresses \
+             on loopback, else any]",
+        )
+    },
     setting(
-        "control_token_file",
-        "FILE",
+        "probe",
+        "ADDR",
         None,
-        "File whose first line the control port asks for as bearer token or password [default: none]",
+        "Address of a second HTTP port that serves /healthz and /readyz only; port 0 picks one [default: off]",
     ),
     setting(
         "cores",
@@ -112,7 +133,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
 ];
 
 const fn setting(key: &'static str, value: &'static str, default: Option<&'static str>, help: &'static str) -> Setting {
-    Setting { key, value, default, help, repeats: false, is_switch: false }
+    Setting { key, value, default, help, repeats: false, is_switch: false, is_secret: false }
 }
 
 impl Setting {

@@ -36,6 +36,29 @@ fn the_control_port_is_protected_by_files() {
 }
 
 #[test]
+fn a_running_server_reports_no_path_of_a_secret() {
+    let config = config_of(
+        "tls_cert = \"a\"\ntls_key = \"b\"\ncontrol_tls_cert = \"c\"\ncontrol_tls_key = \"d\"\n\
+         control_token_file = \"e\"\n",
+    );
+    let told = |key: &str| config.told.iter().find(|told| told.key == key).unwrap().value.clone();
+    for key in ["tls_key", "control_tls_key", "control_token_file"] {
+        assert_eq!(told(key).as_deref(), Some("set"), "{key}");
+    }
+    assert_eq!((told("tls_cert").as_deref(), told("probe")), (Some("a"), None));
+    assert_eq!(config_of("").told.iter().find(|told| told.key == "tls_key").unwrap().value, None);
+}
+
+#[test]
+fn names_of_the_control_port_are_a_list_and_probes_may_have_a_port() {
+    let config = config_of("control_host = [\"db1\", \"metrics.example.\"]\nprobe = \"127.0.0.1:9601\"\n");
+    assert_eq!(config.control_hosts, ["db1", "metrics.example."]);
+    assert_eq!(config.probe, Some("127.0.0.1:9601".parse().unwrap()));
+    let config = config_of("");
+    assert!(config.control_hosts.is_empty() && config.probe.is_none());
+}
+
+#[test]
 fn a_file_may_use_numbers_texts_and_arrays() {
     let config = config_of("cores = [0, \"2-3\"]\npool_bytes = 8388608\nidle_timeout = 0\nlog_format = \"json\"\n");
     assert_eq!(config.cores.unwrap().value, [0, 2, 3]);
@@ -95,6 +118,16 @@ fn errors_say_what_where_and_how_to_mend_it() {
                 "x".repeat(107)
             ),
         ),
+        (
+            "control_host = \"http://db1:9600\"",
+            "FILE:1: `control_host`: \"http://db1:9600\" has \"http://db1:9600\", which is not a host name; write it \
+             without scheme and port, for example db1.example",
+        ),
+        (
+            "control = \"127.0.0.1:9601\"\nprobe = \"127.0.0.1:9601\"",
+            "FILE:2: `probe`: 127.0.0.1:9601 is the address of --control; choose another port",
+        ),
+        ("probe = \"9601\"", "FILE:1: `probe`: \"9601\" has no port; write HOST:PORT, as 127.0.0.1:7600 or [::]:7600"),
         ("control_token_file = \"\"", "FILE:1: `control_token_file`: \"\" is no path; write that of a file"),
         ("listen = 1.5", "FILE:1: `listen`: must be text, a number, or an array of these, as in the help of --listen"),
     ] {

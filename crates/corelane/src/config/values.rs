@@ -15,6 +15,9 @@ use crate::takeover::SOCKET_PATH_BYTES_MAX;
 /// Largest size. Larger ones are typing errors.
 const SIZE_MAX: ByteSize = ByteSize::tib(16);
 
+/// Longest host name, its last dot included (RFC 1035 section 2.3.4).
+const HOST_NAME_BYTES_MAX: usize = 254;
+
 /// `127.0.0.1:7600`, `[::1]:7600`, `localhost:7600`.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     let mend = "write HOST:PORT, as 127.0.0.1:7600 or [::]:7600";
@@ -84,6 +87,19 @@ pub(super) fn address_ranges(text: &str) -> Result<Vec<IpNet>, String> {
         range.ok_or_else(|| format!("has {part:?}, which is no range of addresses; write 10.0.0.0/8 or 2001:db8::/32"))
     };
     text.split(',').map(range).collect()
+}
+
+/// `metrics.example,db1`: host names, each without port or scheme.
+pub(super) fn host_names(text: &str) -> Result<Vec<String>, String> {
+    let name = |part: &str| {
+        let part = part.trim();
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        let is_right = !part.is_empty() && part.len() <= HOST_NAME_BYTES_MAX && part.bytes().all(is_name);
+        is_right.then(|| part.to_owned()).ok_or_else(|| {
+            format!("has {part:?}, which is not a host name; write it without scheme and port, for example db1.example")
+        })
+    };
+    text.split(',').map(name).collect()
 }
 
 /// A whole number within `range`.

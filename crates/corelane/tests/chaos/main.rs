@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod control;
 mod log;
 mod partial;
 mod payloads;
@@ -165,7 +166,7 @@ fn stops_under_load_lose_no_whole_frame() {
 
 /// One scrape over a connection that is kept; `None` when the server has closed it meanwhile.
 fn scrape(reader: &mut BufReader<TcpStream>) -> Option<()> {
-    reader.get_mut().write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").ok()?;
+    reader.get_mut().write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
     let mut length = None;
     loop {
         let mut line = String::new();

@@ -114,7 +114,7 @@ fn descriptors_that_do_not_fit_fail_when_stated_and_warn_when_not() {
     let check = |wanted: &Said<usize>, granted| told(descriptors(&fit_connections(wanted, 1, granted)));
     assert_eq!(check(&stated, 20_000).0, Verdict::Ok);
     let (verdict, text) = check(&default, 1_024);
-    assert!(verdict == Verdict::Warn && text.contains("ulimit -n 10256"), "{text}");
+    assert!(verdict == Verdict::Warn && text.contains("ulimit -n 10360"), "{text}");
     let (verdict, text) = check(&stated, 1_024);
-    assert!(verdict == Verdict::Fail && text.contains("set it to 768 at most"), "{text}");
+    assert!(verdict == Verdict::Fail && text.contains("set it to 664 at most"), "{text}");
 }
