@@ -60,6 +60,7 @@ pub(crate) struct Plan {
     pub(crate) memory_bytes_max: u64,
     /// Sum of what is resident as soon as the server is ready.
     pub(crate) memory_bytes_at_start: u64,
+    pub(crate) pool: PoolShares,
     /// Threads besides the main one.
     pub(crate) threads: u64,
     pub(crate) locked_bytes: u64,
@@ -68,6 +69,16 @@ pub(crate) struct Plan {
     pub(crate) descriptors: Vec<DescriptorTerm>,
     pub(crate) descriptors_max: u64,
     pub(crate) notes: Vec<String>,
+}
+
+/// How the receive buffers of each shard are shared out.
+#[derive(Debug, Serialize)]
+pub(crate) struct PoolShares {
+    buffers: usize,
+    /// Lent to the kernel at most, to receive into.
+    lent_max: usize,
+    /// Cut for partial frames and unread answers at most, before the pool is short.
+    kept_max: usize,
 }
 
 /// Where a shard runs.
@@ -143,6 +154,11 @@ impl Plan {
             memory_bytes_max: memory.iter().map(|term| term.bytes).sum(),
             memory_bytes_at_start: memory.iter().map(|term| term.at_start).sum(),
             memory,
+            pool: PoolShares {
+                buffers: setup.limits.pool_buffers,
+                lent_max: setup.limits.lent_buffers(),
+                kept_max: setup.limits.kept_buffers_max(),
+            },
             threads: threads(shards) as u64,
             locked_bytes,
             locked_limit_min: locked_bytes.max(LOCKED_LIMIT_MIN as u64),
@@ -175,6 +191,11 @@ impl Plan {
         let (most, start) = (self.memory_bytes_max, self.memory_bytes_at_start);
         line(format!("{:40} {:>12} {:>6} {most:>14} {start:>14}", "sum", "", ""));
         line(format!("{:40} {:>12} {:>6} {:>14} {:>14}", "", "", "", mib(most), mib(start)));
+        line(String::new());
+        line(format!("{:60} {:>14}", "receive buffers of each shard", "at most"));
+        line(format!("{:60} {:>14}", "all", self.pool.buffers));
+        line(format!("{:60} {:>14}", "lent to the kernel, to receive into", self.pool.lent_max));
+        line(format!("{:60} {:>14}", "cut for partial frames, unread answers, before it is short", self.pool.kept_max));
         line(String::new());
         line(format!("{:60} {:>14}", "descriptors", "at most"));
         for term in &self.descriptors {

@@ -24,7 +24,7 @@ pub const CONNECTIONS: Cell = only("corelane_connections");
 pub const CONNECTIONS_ACCEPTED: Cell = only("corelane_connections_accepted_total");
 /// Gauge: buffers that hold no bytes of a peer.
 pub const POOL_FREE: Cell = first("corelane_pool_buffers", 2);
-/// Gauge: buffers that hold unread or carried bytes.
+/// Gauge: buffers that hold unread or kept bytes.
 pub const POOL_IN_USE: Cell = Cell(POOL_FREE.0 + 1);
 /// Gauge, 0 to 1: the highest use of the pool since the flush before.
 pub const POOL_UTILIZATION: Cell = only("corelane_pool_utilization_ratio");

@@ -95,7 +95,7 @@ pub enum SecurityKind {
     Oversize,
     /// Too many rejected frames with no accepted one between.
     RejectedFrames,
-    /// A frame was begun and not finished in time.
+    /// A frame did not come whole in time.
     FrameTimeout,
     /// The peer did not read the answers that it asked for.
     UnreadAnswers,

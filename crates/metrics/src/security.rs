@@ -30,7 +30,7 @@ impl SecurityEvent {
             SecurityKind::RejectedFrames => {
                 format!("{} rejected frames with no accepted one between", self.detail)
             }
-            SecurityKind::FrameTimeout => format!("a frame was begun and not finished; {} bytes had come", self.detail),
+            SecurityKind::FrameTimeout => format!("a frame did not come whole in time; {} bytes had come", self.detail),
             SecurityKind::UnreadAnswers => "answers were asked for and not read".to_owned(),
             SecurityKind::NotAllowed => "refused: no allowed range has this address".to_owned(),
             SecurityKind::MaxConnections => "refused: there are max_connections already".to_owned(),

@@ -127,14 +127,14 @@ const DECLARED: [Family; 33] = [
         Gauge,
         Cells,
         "corelane_pool_buffers",
-        "Receive buffers: free (also empty and lent to the kernel) or in use (holding unread or carried bytes).",
+        "Receive buffers: free (also empty and lent to the kernel) or in use (holding unread or kept bytes).",
     )
     .label("state", &["free", "in_use"]),
     Family::new(
         Gauge,
         Cells,
         "corelane_pool_utilization_ratio",
-        "Highest share of the receive buffers in use at once since the sample before.",
+        "Highest use since the sample before: of all receive buffers, or of the share for partial frames and unread answers.",
     )
     .unit("ratio"),
     Family::new(

@@ -230,7 +230,7 @@ pub const KEEPALIVE_PROBES: u32 = 3;
 
 impl Limits {
     /// The kernel's share of this pool.
-    pub(crate) fn lent_buffers(&self) -> usize {
+    pub fn lent_buffers(&self) -> usize {
         (self.pool_buffers / 2).clamp(LENT_BUFFERS_MIN, LENT_BUFFERS_MAX)
     }
 

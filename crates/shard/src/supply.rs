@@ -350,7 +350,8 @@ impl Shard {
         self.core.pipeline.metrics.set_gauge(cell::POOL_SHORT, f64::from(u8::from(is_short_for_long)));
         if self.supply.is_short() {
             let now = self.now;
-            self.evict(|peer| lateness(peer, now), |shard| !shard.supply.is_short());
+            // Further than the end of the shortage, or the next frames would bring it back at once.
+            self.evict(|peer| lateness(peer, now), |shard| shard.core.pool.cut() <= shard.supply.kept_max / 2);
         }
     }
 
@@ -407,7 +408,7 @@ fn resume_clocks(peer: &mut Peer, now: Instant) {
 }
 
 /// The bytes a second at which the partial frame has come so far, unread ones in the kernel included, if that is too slow;
-/// 0 for answers that stay unread. `None` for a connection that may stay: it holds nothing, is young, or we are the ones who
+/// 0 for a peer that has fallen silent, and for answers that stay unread. `None` for a connection that may stay: it holds nothing, is young, or we are the ones who
 /// have not read what is there.
 fn lateness(peer: &Peer, now: Instant) -> Option<u64> {
     if peer.phase != Phase::Open || !peer.inbox.is_empty() {
@@ -425,6 +426,9 @@ fn lateness(peer: &Peer, now: Instant) -> Option<u64> {
     let unread = rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
     if peer.missing_bytes().is_some_and(|missing| unread >= missing as u64) {
         return None;
+    }
+    if unread == 0 && now.since(peer.last_byte_at) >= EVICT_AFTER {
+        return Some(0);
     }
     let rate = bytes_a_second(peer.partial_bytes() as u64 + unread, age);
     (rate < FRAME_RATE_MIN).then_some(rate)
@@ -446,4 +450,88 @@ fn burden(peer: &Peer, now: Instant) -> Option<u64> {
     };
     let microseconds = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
     Some(u64::MAX - microseconds.saturating_mul(bytes as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn supply(kept_max: usize) -> Supply {
+        Supply {
+            wait_queue: VecDeque::new(),
+            parked: VecDeque::new(),
+            finishing: Vec::new(),
+            kept_max,
+            short_since: None,
+            dry_since: None,
+            candidates: Vec::new(),
+        }
+    }
+
+    fn at(milliseconds: u64) -> Instant {
+        Instant::default() + Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn a_pool_is_short_beyond_its_share_and_until_three_quarters_of_it() {
+        let mut supply = supply(100);
+        for (kept, now, is_short, is_short_for_long) in [
+            (100, 0, false, false),
+            (101, 10, true, false),
+            (90, 500, true, false),
+            (76, 1_009, true, false),
+            (76, 1_010, true, true),
+            (75, 1_020, false, false),
+            (100, 1_030, false, false),
+            (101, 1_040, true, false),
+        ] {
+            supply.note_kept(kept, at(now));
+            assert_eq!(
+                (supply.is_short(), supply.is_short_for_long(at(now))),
+                (is_short, is_short_for_long),
+                "{now} ms"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_to_lend_counts_only_while_connections_wait() {
+        let mut supply = supply(1);
+        assert!(!supply.is_dry_for_long(0, at(0)) && !supply.is_dry_for_long(0, at(1_000)), "nobody waits");
+        supply.wait_queue.push_back(7);
+        assert!(!supply.is_dry_for_long(0, at(1_000)));
+        assert!(!supply.is_dry_for_long(1, at(1_050)), "one is lent again");
+        assert!(!supply.is_dry_for_long(0, at(1_100)));
+        assert!(!supply.is_dry_for_long(0, at(1_199)));
+        assert!(supply.is_dry_for_long(0, at(1_200)));
+    }
+
+    #[test]
+    fn a_few_connections_at_a_time_are_read_although_their_frame_is_not_there() {
+        let mut supply = supply(1);
+        let granted = |supply: &mut Supply, share| (0..100).filter(|&slot| supply.may_finish(slot, 5, share)).count();
+        assert_eq!(granted(&mut supply, 0), FINISHING_MIN);
+        assert!(supply.may_finish(0, 5, 0), "until its frame is finished");
+        assert!(!supply.may_finish(0, 6, 0));
+        assert_eq!(granted(&mut supply, 10), 10);
+        assert_eq!(granted(&mut supply, 1_000), FINISHING_MAX);
+    }
+
+    #[test]
+    fn short_receives_leave_something_for_every_connection() {
+        for (free, connections, bytes) in
+            [(400, 10, 16_384), (400, 10_000, 4_096), (400, 20_000, 1_024), (15, 1, 1_024), (16, 0, 16_384)]
+        {
+            assert_eq!(short_receive_bytes(free, connections), bytes, "{free} buffers, {connections} connections");
+        }
+    }
+
+    #[test]
+    fn progress_is_bytes_for_their_age() {
+        assert_eq!(bytes_a_second(17_000, Duration::from_secs(2)), 8_500);
+        assert_eq!(bytes_a_second(65_536, Duration::from_secs(4)), FRAME_RATE_MIN);
+        assert_eq!(bytes_a_second(1, Duration::ZERO), 1_000_000_000);
+    }
 }

@@ -111,13 +111,14 @@ impl Shard {
     pub(crate) fn update_slow_gauges(&mut self) {
         let capacity = self.core.pool.capacity();
         let in_use = self.buffers_in_use();
-        let peak = std::mem::replace(&mut self.pool_peak, in_use).max(in_use);
+        let peak = std::mem::replace(&mut self.pool_peak, in_use).max(in_use) as f64 / capacity as f64;
+        let kept = self.core.pool.cut() as f64 / self.config.limits.kept_buffers_max() as f64;
         let backlog = self.sample_backlog();
         let allocations = (self.config.allocations)();
         let metrics = &mut self.core.pipeline.metrics;
         metrics.set_gauge(cell::POOL_FREE, (capacity - in_use) as f64);
         metrics.set_gauge(cell::POOL_IN_USE, in_use as f64);
-        metrics.set_gauge(cell::POOL_UTILIZATION, peak as f64 / capacity as f64);
+        metrics.set_gauge(cell::POOL_UTILIZATION, peak.max(kept).min(1.0));
         metrics.set_gauge(cell::INGEST_BACKLOG_BYTES, backlog);
         metrics.set_total(cell::ALLOCATIONS, allocations.count);
         metrics.set_total(cell::ALLOCATED_BYTES, allocations.bytes);

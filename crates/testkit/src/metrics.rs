@@ -99,7 +99,7 @@ impl Metrics {
         self.count("corelane_connections", &[])
     }
 
-    /// Receive buffers that hold unread or carried bytes.
+    /// Receive buffers that hold unread or kept bytes.
     pub fn buffers_in_use(&self) -> u64 {
         self.count("corelane_pool_buffers", &[("state", "in_use")])
     }
