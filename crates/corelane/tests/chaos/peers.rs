@@ -71,6 +71,27 @@ fn connects_and_resets_leave_nothing_behind() {
 }
 
 #[test]
+fn resets_after_data_leave_no_connection_open() {
+    let _turn = turn();
+    // About one in 100 000 such resets leaves a receive without its last wake-up; only a timeout ended it.
+    let server = Server::start(BINARY, &["--idle-timeout", "0", "--frame-timeout", "1h"]);
+    let (count, frame) = (scaled(300_000, 3_000), frames::event("reset", 1));
+    for number in 0..count {
+        if let Ok(stream) = TcpStream::connect(server.listen) {
+            let mut peer = Peer::of(stream);
+            let _ = peer.try_send(if number % 2 == 0 { &frame } else { &frame[..frame.len() / 2] });
+            peer.reset();
+        }
+    }
+    let start = Instant::now();
+    all_gone(&server);
+    figure(
+        &format!("{count} resets right after data, no timeout"),
+        &format!("no connection left {:.1} s after the last", start.elapsed().as_secs_f64()),
+    );
+}
+
+#[test]
 fn strangers_are_shown_out() {
     let _turn = turn();
     let server = Server::start(BINARY, &[]);
