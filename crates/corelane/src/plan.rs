@@ -262,7 +262,7 @@ fn memory(setup: &Setup) -> Vec<MemoryTerm> {
         used(Owner::Shard, "run and wait queue", queues),
         used(Owner::Shard, "decoder scratch", decoder),
         used(Owner::Shard, "answers under way", answers),
-        used(Owner::Shard, "TLS: handshakes, keys, cut records", tls),
+        used(Owner::Shard, "TLS: handshakes, keys", tls),
         made(Owner::Shard, "receive ring (kernel)", receive_ring),
         made(Owner::Shard, "executor, its rings (kernel)", executor),
         made(Owner::Lanes, "telemetry samples", ring_bytes::<SAMPLE_WORDS>(RING_SLOTS)),

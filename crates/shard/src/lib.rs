@@ -11,7 +11,7 @@
 //! - `tls` and `partial_record`: what comes before, where connections are encrypted; `handshakes`: how many of these
 //!   begin at once;
 //! - `shard`: one turn of the loop, from completions to the buffers' way home; `peer` is a connection with its socket;
-//!   `supply`: who receives into which memory, and who has to go when it is short; `moderation`: what one turn makes of
+//!   `supply`: who receives into which memory; `eviction`: who has to go when it is short; `moderation`: what one turn makes of
 //!   the next;
 //! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
 //! - `receive_ring`, `buffer_ring`, `inbox`, `window`: io_uring, the kernel's share of the pool, and what it has filled;
@@ -25,6 +25,7 @@ mod clock;
 mod close;
 mod connection;
 mod drain;
+mod eviction;
 mod handshakes;
 mod inbox;
 mod kept;

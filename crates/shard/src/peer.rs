@@ -33,8 +33,8 @@ pub(crate) struct Peer {
     pub(crate) started_at: Instant,
     /// Whether its receive window is known to take the largest frame.
     pub(crate) has_large_window: bool,
-    /// While parked: when a byte was last read to open the receive window, or to see the end of the stream.
-    pub(crate) nudged_at: Instant,
+    /// While parked: when it was last looked whether the stream has ended.
+    pub(crate) end_checked_at: Instant,
     pub(crate) accepted_at: Instant,
     /// What it may receive, where there is a rate limit.
     pub(crate) allowance: Allowance,
@@ -96,7 +96,7 @@ impl Peer {
             last_byte_at: now,
             started_at: now,
             has_large_window: false,
-            nudged_at: Instant::default(),
+            end_checked_at: Instant::default(),
             accepted_at: now,
             allowance,
             address_entry,

@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
-use corelane_metrics::{CloseReason, cell};
+use corelane_metrics::cell;
 use corelane_pool::BUFFER_BYTES;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -25,9 +25,8 @@ use rustix::net::RecvFlags;
 use crate::clock::Instant;
 use crate::inbox::Received;
 use crate::limits::{
-    EVICT_AFTER, EVICT_DRY_AFTER, EVICTED_A_TICK, FINISHING_MAX, FINISHING_MIN, FRAME_RATE_MIN, Limits, NUDGE_EVERY,
-    PARKED_A_TURN, PARKED_CHEAP_BYTES, POOL_SHORT_AFTER, RECEIVE_BYTES, SHORT_RECEIVE_BYTES_MAX,
-    SHORT_RECEIVE_BYTES_MIN, TICKS_A_SECOND,
+    END_CHECK_EVERY, EVICT_DRY_AFTER, FINISHING_MAX, FINISHING_MIN, Limits, PARKED_A_TURN, POOL_SHORT_AFTER,
+    RECEIVE_BYTES, SHORT_RECEIVE_BYTES_MAX, SHORT_RECEIVE_BYTES_MIN, TICKS_A_SECOND,
 };
 use crate::peer::{Peer, Phase, Receiving};
 use crate::receive_ring::RECEIVED_AT;
@@ -44,12 +43,12 @@ pub(crate) struct Supply {
     /// Connections, at most [`FINISHING_MAX`], that are read although their frame does not become whole by that, each with the
     /// number of boundaries in front of that frame.
     finishing: Vec<(usize, u64)>,
-    kept_max: usize,
+    pub(crate) kept_max: usize,
     short_since: Option<Instant>,
     /// Since when connections wait and nothing can be lent.
     dry_since: Option<Instant>,
     /// What eviction chooses from: a rank and a slot each. Empty in between; here so that it is allocated once.
-    candidates: Vec<(u64, usize)>,
+    pub(crate) candidates: Vec<(u64, usize)>,
 }
 
 impl Supply {
@@ -73,7 +72,7 @@ impl Supply {
 
     /// Takes note of how many buffers are cut. The pool stops being short at three quarters of the share, so that it does not
     /// change its mind with every frame.
-    fn note_kept(&mut self, kept: usize, now: Instant) {
+    pub(crate) fn note_kept(&mut self, kept: usize, now: Instant) {
         if kept > self.kept_max {
             self.short_since.get_or_insert(now);
         } else if kept <= self.kept_max * 3 / 4 {
@@ -95,7 +94,7 @@ impl Supply {
         self.short_since.is_some()
     }
 
-    fn is_short_for_long(&self, now: Instant) -> bool {
+    pub(crate) fn is_short_for_long(&self, now: Instant) -> bool {
         self.short_since.is_some_and(|since| now.since(since) >= POOL_SHORT_AFTER)
     }
 
@@ -218,16 +217,20 @@ impl Shard {
             let is_whole = peer.connection.is_mid_frame() && unread >= missing as u64;
             let boundary = peer.connection.boundaries();
             if is_whole || !self.supply.is_short() || unread > 0 && self.supply.may_finish(slot, boundary, spare / 2) {
-                // What TLS adds to its records is not in the missing bytes.
-                let overhead = if peer.tls.is_some() { SHORT_RECEIVE_BYTES_MIN } else { 0 };
                 if spare < REST_BUFFERS {
                     // There is no buffer but those lent.
                     return self.arm(slot);
                 }
+                // What TLS adds to its records is not in the missing bytes.
+                let overhead = if peer.tls.is_some() { SHORT_RECEIVE_BYTES_MIN } else { 0 };
                 self.receive_parked(slot, missing + overhead);
-            } else if spare >= REST_BUFFERS && self.now.since(peer.nudged_at) >= NUDGE_EVERY && has_ended(&peer.socket)
-            {
-                peer.nudged_at = self.now;
+                continue;
+            }
+            let is_due = self.now.since(peer.end_checked_at) >= END_CHECK_EVERY;
+            if is_due {
+                peer.end_checked_at = self.now;
+            }
+            if is_due && spare >= REST_BUFFERS && has_ended(&peer.socket) {
                 self.receive_parked(slot, missing);
             } else {
                 self.supply.parked.push_back(slot);
@@ -342,50 +345,6 @@ impl Shard {
             self.ring.cancel_receive(slot);
         }
     }
-
-    /// The tick's part: evicts what came too slowly while the pool is short, and says so if it stays short.
-    pub(crate) fn relieve_pool(&mut self) {
-        self.supply.note_kept(self.core.pool.cut(), self.now);
-        let is_short_for_long = self.supply.is_short_for_long(self.now);
-        self.core.pipeline.metrics.set_gauge(cell::POOL_SHORT, f64::from(u8::from(is_short_for_long)));
-        if self.supply.is_short() {
-            let now = self.now;
-            // Further than the end of the shortage, or the next frames would bring it back at once.
-            self.evict(|peer| lateness(peer, now), |shard| shard.core.pool.cut() <= shard.supply.kept_max / 2);
-        }
-    }
-
-    /// Makes room for receives at once.
-    fn evict_largest(&mut self) {
-        let (now, wanted) = (self.now, 2 * self.config.limits.lent_buffers_short() + 1);
-        self.evict(|peer| burden(peer, now), |shard| shard.core.pool.free() >= wanted);
-    }
-
-    /// Closes connections in the order of their rank, lowest first, until there is enough memory.
-    fn evict(&mut self, rank: impl Fn(&Peer) -> Option<u64>, is_enough: impl Fn(&Self) -> bool) {
-        let mut candidates = std::mem::take(&mut self.supply.candidates);
-        for slot in 0..self.peers.slots_used() {
-            if let Some(rank) = self.peers.get_mut(slot).and_then(|peer| rank(peer)) {
-                candidates.push((rank, slot));
-            }
-        }
-        candidates.sort_unstable();
-        for &(_, slot) in candidates.iter().take(EVICTED_A_TICK) {
-            let Some(peer) = self.peers.get_mut(slot) else { continue };
-            if peer.output.is_some() {
-                self.give_up_output(slot);
-                self.close(slot, CloseReason::UnreadAnswers);
-            } else {
-                self.close(slot, CloseReason::FrameTimeout);
-            }
-            self.supply.note_kept(self.core.pool.cut(), self.now);
-            if is_enough(self) {
-                break;
-            }
-        }
-        candidates.clear();
-        self.supply.candidates = candidates;
-    }
 }
 
 /// Whether the peer sends no more.
@@ -405,51 +364,6 @@ fn resume_clocks(peer: &mut Peer, now: Instant) {
         return;
     };
     peer.forgive(now.since(since));
-}
-
-/// The bytes a second at which the partial frame has come so far, unread ones in the kernel included, if that is too slow;
-/// 0 for a peer that has fallen silent, and for answers that stay unread. `None` for a connection that may stay: it holds nothing, is young, or we are the ones who
-/// have not read what is there.
-fn lateness(peer: &Peer, now: Instant) -> Option<u64> {
-    if peer.phase != Phase::Open || !peer.inbox.is_empty() {
-        return None;
-    }
-    if let Some(output) = &peer.output {
-        return (now.since(output.since()) >= EVICT_AFTER).then_some(0);
-    }
-    let age = now.since(peer.started_at);
-    // A parked connection with a short start costs little, and may be kept from sending by its window.
-    let is_cheap = matches!(peer.receiving, Receiving::Parked { .. }) && peer.partial_bytes() <= PARKED_CHEAP_BYTES;
-    if !peer.holds_memory() || is_cheap || age < EVICT_AFTER {
-        return None;
-    }
-    let unread = rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
-    if peer.missing_bytes().is_some_and(|missing| unread >= missing as u64) {
-        return None;
-    }
-    if unread == 0 && now.since(peer.last_byte_at) >= EVICT_AFTER {
-        return Some(0);
-    }
-    let rate = bytes_a_second(peer.partial_bytes() as u64 + unread, age);
-    (rate < FRAME_RATE_MIN).then_some(rate)
-}
-
-fn bytes_a_second(bytes: u64, age: std::time::Duration) -> u64 {
-    (u128::from(bytes) * 1_000_000_000 / age.as_nanos().max(1)) as u64
-}
-
-/// What a connection has cost: kept bytes times the time that they were kept, the largest first.
-fn burden(peer: &Peer, now: Instant) -> Option<u64> {
-    if peer.phase != Phase::Open {
-        return None;
-    }
-    let (bytes, since) = match &peer.output {
-        Some(output) => (output.slot_bytes(), output.since()),
-        None if peer.holds_memory() => (peer.partial_bytes(), peer.started_at),
-        None => return None,
-    };
-    let microseconds = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
-    Some(u64::MAX - microseconds.saturating_mul(bytes as u64))
 }
 
 #[cfg(test)]
@@ -526,12 +440,5 @@ mod tests {
         {
             assert_eq!(short_receive_bytes(free, connections), bytes, "{free} buffers, {connections} connections");
         }
-    }
-
-    #[test]
-    fn progress_is_bytes_for_their_age() {
-        assert_eq!(bytes_a_second(17_000, Duration::from_secs(2)), 8_500);
-        assert_eq!(bytes_a_second(65_536, Duration::from_secs(4)), FRAME_RATE_MIN);
-        assert_eq!(bytes_a_second(1, Duration::ZERO), 1_000_000_000);
     }
 }
