@@ -265,10 +265,13 @@ impl Shard {
 
     /// Whether the pool is short and the connection inside a frame that one short receive does not finish.
     fn may_only_finish(&mut self, slot: usize) -> bool {
+        if !self.supply.is_short() {
+            return false;
+        }
         let bytes = self.short_receive_bytes();
-        let is_inside =
-            |peer: &Peer| peer.phase == Phase::Open && peer.missing_bytes().is_some_and(|missing| missing > bytes);
-        self.supply.is_short() && self.peers.get_mut(slot).is_some_and(|peer| is_inside(peer))
+        self.peers.get_mut(slot).is_some_and(|peer| {
+            peer.phase == Phase::Open && peer.missing_bytes().is_some_and(|missing| missing > bytes)
+        })
     }
 
     /// Begins to receive, as much as the connection may.
