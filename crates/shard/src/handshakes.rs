@@ -12,8 +12,9 @@ use crate::limits::{
     EVICT_AFTER, HANDSHAKE_STEPS, HANDSHAKES_CHOSEN_FROM, HANDSHAKES_EVICTED, HANDSHAKES_MAX,
     HANDSHAKES_PER_ADDRESS_MAX, HANDSHAKES_WAITING_MAX,
 };
-use crate::peer::Receiving;
+use crate::peer::{Peer, Receiving};
 use crate::shard::Shard;
+use crate::supply::has_ended;
 
 #[derive(Debug)]
 pub(crate) struct Handshakes {
@@ -102,6 +103,15 @@ impl Shard {
         let mut steps = 0;
         while steps < HANDSHAKE_STEPS || self.handshakes.to_serve.len() > waiting_max {
             let Some(slot) = self.handshakes.to_serve.pop_front() else { return };
+            // A signature for a client that has left already would cost 1 ms; this look costs 0.3 us.
+            let has_left = |peer: &mut Peer| {
+                let is_fresh = peer.tls.as_ref().is_some_and(|tls| !tls.has_answered);
+                is_fresh && has_ended(&peer.socket)
+            };
+            if self.peers.get_mut(slot).is_some_and(has_left) {
+                self.close(slot, CloseReason::PeerClosed);
+                continue;
+            }
             self.serve(slot);
             steps += 1;
         }

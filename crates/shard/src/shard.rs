@@ -18,7 +18,7 @@ use crate::connection::{Core, Outcome, SCRATCH_BYTES};
 use crate::drain::Drain;
 use crate::handshakes::Handshakes;
 use crate::inbox::{InboxTable, Received};
-use crate::limits::{ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, TICK, UNREAD_ANSWER_BYTES_MAX};
+use crate::limits::{ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, TICK, TURN_WAIT, UNREAD_ANSWER_BYTES_MAX};
 use crate::moderation::TurnLoad;
 use crate::peer::{PeerTable, Phase, Receiving};
 use crate::pipeline::Pipeline;
@@ -119,7 +119,8 @@ impl Shard {
     /// Works off what the kernel has finished; `wait` for it first, or only look. Tells whether there was anything to do.
     pub(crate) fn turn(&mut self, wait: bool) -> io::Result<bool> {
         if wait && !self.is_runnable() {
-            let (completions, timeout) = self.load.wait();
+            // While the pool is short, few receive at a time: there is nothing to gather.
+            let (completions, timeout) = if self.supply.is_short() { (1, TURN_WAIT) } else { self.load.wait() };
             self.ring.wait(completions, timeout)?;
         } else {
             self.ring.poll()?;

@@ -351,7 +351,7 @@ impl Shard {
 }
 
 /// Whether the peer sends no more.
-fn has_ended(socket: &OwnedFd) -> bool {
+pub(crate) fn has_ended(socket: &OwnedFd) -> bool {
     let mut socket = [PollFd::new(socket, PollFlags::RDHUP)];
     poll(&mut socket, Some(&Timespec::default())) == Ok(1)
 }

@@ -134,11 +134,11 @@ fn strangers_are_shown_out() {
 #[test]
 fn without_descriptors_those_who_are_here_go_on() {
     let _turn = turn();
-    // Somebody else in its process holds 300 of 400 descriptors, which its own arithmetic cannot know.
+    // Somebody else in its process holds 400 of 500 descriptors, which its own arithmetic cannot know.
     let script = "import os, sys\n\
-        for i in range(300): os.dup2(0, 60 + i)\n\
+        for i in range(400): os.dup2(0, 60 + i)\n\
         os.execv(sys.argv[1], sys.argv[1:])\n";
-    let shell = "ulimit -Sn 400; ulimit -Hn 400; exec python3 -c \"$0\" \"$@\"";
+    let shell = "ulimit -Sn 500; ulimit -Hn 500; exec python3 -c \"$0\" \"$@\"";
     let cores = host::cores_for(1).unwrap();
     let mut command = Command::new("sh");
     command.args(["-c", shell, script, BINARY, "serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"]);
