@@ -87,7 +87,7 @@ pub const FINISHING_MAX: usize = 64;
 
 /// With no buffer left to lend, connections are evicted after this time at once: until then frames that are being finished may
 /// free some.
-pub const EVICT_DRY_AFTER: Duration = Duration::from_millis(100);
+pub const EVICT_DRY_AFTER: Duration = EVICT_AFTER;
 
 /// Connections evicted in one tick at most. Each costs some 10 us, so a tick is late by 5 ms at most, and 10 000 connections
 /// are evicted in 2 s.

@@ -98,10 +98,9 @@ impl Supply {
         self.short_since.is_some_and(|since| now.since(since) >= POOL_SHORT_AFTER)
     }
 
-    /// Whether connections have been waiting for [`EVICT_DRY_AFTER`] although nothing could be lent, `lent` being what the
-    /// kernel has now.
-    fn is_dry_for_long(&mut self, lent: usize, now: Instant) -> bool {
-        if lent > 0 || self.wait_queue.is_empty() {
+    /// Whether connections have been waiting for [`EVICT_DRY_AFTER`] and nothing can be received, neither now nor meanwhile.
+    fn is_dry_for_long(&mut self, can_receive: bool, now: Instant) -> bool {
+        if can_receive || !self.is_anybody_waiting() {
             self.dry_since = None;
             return false;
         }
@@ -146,7 +145,8 @@ impl Shard {
         };
         self.finish_frames();
         self.lend(share, bytes);
-        if self.supply.is_dry_for_long(self.ring.lent(), self.now) {
+        let can_finish = self.supply.wait_queue.is_empty() && self.has_spare_buffers(REST_BUFFERS);
+        if self.supply.is_dry_for_long(self.ring.lent() > 0 || can_finish, self.now) {
             self.evict_largest();
             self.lend(share, bytes);
         }
@@ -416,13 +416,13 @@ mod tests {
     #[test]
     fn nothing_to_lend_counts_only_while_connections_wait() {
         let mut supply = supply(1);
-        assert!(!supply.is_dry_for_long(0, at(0)) && !supply.is_dry_for_long(0, at(1_000)), "nobody waits");
+        assert!(!supply.is_dry_for_long(false, at(0)) && !supply.is_dry_for_long(false, at(2_000)), "nobody waits");
         supply.wait_queue.push_back(7);
-        assert!(!supply.is_dry_for_long(0, at(1_000)));
-        assert!(!supply.is_dry_for_long(1, at(1_050)), "one is lent again");
-        assert!(!supply.is_dry_for_long(0, at(1_100)));
-        assert!(!supply.is_dry_for_long(0, at(1_199)));
-        assert!(supply.is_dry_for_long(0, at(1_200)));
+        assert!(!supply.is_dry_for_long(false, at(2_000)));
+        assert!(!supply.is_dry_for_long(true, at(2_500)), "one is lent again");
+        assert!(!supply.is_dry_for_long(false, at(3_000)));
+        assert!(!supply.is_dry_for_long(false, at(3_999)));
+        assert!(supply.is_dry_for_long(false, at(4_000)));
     }
 
     #[test]
