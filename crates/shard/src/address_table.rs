@@ -14,6 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const WAYS: usize = 8;
 /// Buckets that an address may lie in.
 const PROBES: usize = 4;
+/// Attempts to count one connection while other shards count theirs.
+const ATTEMPTS: usize = 4;
+
+/// Another shard took the entry first.
+struct Lost;
 
 #[derive(Debug)]
 pub(crate) struct AddressTable {
@@ -48,13 +53,25 @@ impl AddressTable {
 
     /// Moves the state of `address` on: `next` gets the present one, `None` for an address that is not here, and gives the
     /// one after it, or `None` to leave it. `is_stale` tells which states mean nothing. Gives the entry if it was moved.
-    /// Two shards that meet a new address at the same moment may each make an entry of it.
     fn advance(
         &self,
         address: IpAddr,
         is_stale: impl Fn(u32) -> bool,
         next: impl Fn(Option<u32>) -> Option<u32>,
     ) -> Option<Entry> {
+        // If all attempts are lost to others, or all entries are taken, this one goes uncounted: a limit that is passed by one
+        // does less harm than a peer refused for what others do.
+        (0..ATTEMPTS).find_map(|_| self.try_advance(address, &is_stale, &next).ok()).flatten()
+    }
+
+    /// One attempt; `Err` if another shard took the free entry first. Most likely it did so for the same address, since both
+    /// look for one in the same order: then the next attempt finds it.
+    fn try_advance(
+        &self,
+        address: IpAddr,
+        is_stale: impl Fn(u32) -> bool,
+        next: impl Fn(Option<u32>) -> Option<u32>,
+    ) -> Result<Option<Entry>, Lost> {
         let hash = self.hasher.hash_one(address);
         let tag = hash & TAG;
         let first = hash as usize & (self.buckets.len() - 1);
@@ -65,10 +82,10 @@ impl AddressTable {
                 let entry = Entry((bucket * WAYS + way) as u32);
                 let mut seen = word.load(Ordering::Relaxed);
                 while seen & TAG == tag && !is_stale(seen as u32) {
-                    let state = next(Some(seen as u32))?;
+                    let Some(state) = next(Some(seen as u32)) else { return Ok(None) };
                     match word.compare_exchange_weak(seen, tag | u64::from(state), Ordering::Relaxed, Ordering::Relaxed)
                     {
-                        Ok(_) => return Some(entry),
+                        Ok(_) => return Ok(Some(entry)),
                         Err(other) => seen = other,
                     }
                 }
@@ -77,12 +94,10 @@ impl AddressTable {
                 }
             }
         }
-        let state = next(None)?;
-        // Somebody else may take the entry first. Then, and when all are taken, this one goes uncounted: a limit that is
-        // passed by one does less harm than a peer refused for what others do.
-        let (entry, seen) = free?;
+        let (Some(state), Some((entry, seen))) = (next(None), free) else { return Ok(None) };
         let word = self.word(entry);
-        word.compare_exchange(seen, tag | u64::from(state), Ordering::Relaxed, Ordering::Relaxed).ok().map(|_| entry)
+        let taken = word.compare_exchange(seen, tag | u64::from(state), Ordering::Relaxed, Ordering::Relaxed);
+        taken.map(|_| Some(entry)).map_err(|_| Lost)
     }
 
     fn word(&self, Entry(entry): Entry) -> &AtomicU64 {
@@ -197,6 +212,22 @@ mod tests {
         assert!((0..1_000).all(|number| connections.enter(address(number)).is_err()));
         entries.into_iter().for_each(|entry| connections.leave(entry));
         assert!((5_000..6_000).all(|number| connections.enter(address(number)).is_ok_and(|entry| entry.is_some())));
+    }
+
+    #[test]
+    fn shards_that_meet_an_address_at_the_same_moment_share_one_count() {
+        for round in 0..500u32 {
+            let connections = ConnectionsByAddress::new(16, 3);
+            let start = std::sync::Barrier::new(2);
+            let enter = || {
+                start.wait();
+                (0..3).filter(|_| connections.enter(address(round)).is_ok()).count()
+            };
+            let taken: usize = std::thread::scope(|scope| {
+                [scope.spawn(enter), scope.spawn(enter)].map(|thread| thread.join().unwrap()).iter().sum()
+            });
+            assert_eq!(taken, 3, "round {round}");
+        }
     }
 
     #[test]
