@@ -28,7 +28,7 @@ impl Shard {
     /// Makes room for receives at once.
     pub(crate) fn evict_largest(&mut self) {
         let (now, wanted) = (self.now, 2 * self.config.limits.lent_buffers_short() + 1);
-        self.evict(|peer| burden(peer, now), |shard| shard.core.pool.free() >= wanted);
+        self.evict(|peer| burden(peer, now), |shard| shard.can_lend() && shard.core.pool.free() >= wanted);
     }
 
     /// Closes connections in the order of their rank, lowest first, until there is enough memory.

@@ -98,7 +98,7 @@ pub const POOL_SHORT_AFTER: Duration = Duration::from_secs(1);
 
 /// Armed sockets that are looked at in one tick because they have been silent for [`SILENT_CHECK_AFTER`]. About one reset in
 /// 100 000 that follows data leaves its multishot receive without a wake-up. With 10 000 connections each is looked at
-/// every 8 s; a tick costs one poll(2) of this many sockets, some 20 us.
+/// every 8 s; each look is a poll(2), some 0.3 us.
 pub const SILENT_CHECKED: usize = 128;
 /// See [`SILENT_CHECKED`].
 pub const SILENT_CHECK_AFTER: Duration = Duration::from_secs(1);

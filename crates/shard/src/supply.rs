@@ -166,11 +166,15 @@ impl Shard {
         }
     }
 
-    fn lend(&mut self, share: usize, bytes: usize) {
-        // Beyond the lent buffer and the one to keep what comes in it, enough stay to finish frames.
+    /// Whether one more buffer may be lent: beyond it and the one to keep what comes in it, enough stay to finish frames.
+    pub(crate) fn can_lend(&self) -> bool {
         let tls = if self.core.tls.is_some() { REST_BUFFERS } else { 0 };
+        self.has_spare_buffers(2 + REST_BUFFERS + tls)
+    }
+
+    fn lend(&mut self, share: usize, bytes: usize) {
         while self.ring.lent() < share
-            && self.has_spare_buffers(2 + REST_BUFFERS + tls)
+            && self.can_lend()
             && let Some(buffer) = self.core.pool.acquire()
         {
             self.ring.lend(buffer, bytes);

@@ -1,4 +1,4 @@
-//! Crowds of peers that hold what belongs to all of them: begun frames, unread answers, places for handshakes. Measured
+//! Crowds of peers that hold what belongs to all of them: partial frames, unread answers, places for handshakes. Measured
 //! is what ten honest peers and a row of newcomers get beside them.
 //!
 //! [`play`] runs any number of crowds at once, from one thread; another one drives the honest peers. Neither ever waits
