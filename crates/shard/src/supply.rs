@@ -83,7 +83,7 @@ impl Supply {
     /// Whether a connection may be read although its frame does not become whole by that; `share` is how many may.
     fn may_finish(&mut self, slot: usize, boundary: u64, share: usize) -> bool {
         let is_known = self.finishing.contains(&(slot, boundary));
-        if !is_known && self.finishing.len() < share.clamp(FINISHING_MIN, FINISHING_MAX) {
+        if !is_known && self.finishing.len() < share.min(FINISHING_MAX) {
             self.finishing.push((slot, boundary));
             return true;
         }
@@ -146,7 +146,7 @@ impl Shard {
         self.finish_frames();
         self.lend(share, bytes);
         let can_finish = self.supply.wait_queue.is_empty() && self.has_spare_buffers(REST_BUFFERS);
-        if self.supply.is_dry_for_long(self.ring.lent() > 0 || can_finish, self.now) {
+        if self.supply.is_dry_for_long(self.ring.lent() > 0 || self.inboxes.len() > 0 || can_finish, self.now) {
             self.evict_largest();
             self.lend(share, bytes);
         }
@@ -220,7 +220,9 @@ impl Shard {
             let unread = rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
             let is_whole = peer.connection.is_mid_frame() && unread >= missing as u64;
             let boundary = peer.connection.boundaries();
-            if is_whole || !self.supply.is_short() || unread > 0 && self.supply.may_finish(slot, boundary, spare / 2) {
+            // With little memory, one at a time: what it needs must not be taken by the next.
+            let share = if spare < 2 * REST_BUFFERS { 1 } else { FINISHING_MIN.max(spare / 2) };
+            if is_whole || !self.supply.is_short() || unread > 0 && self.supply.may_finish(slot, boundary, share) {
                 if spare < REST_BUFFERS {
                     // There is no buffer but those lent.
                     return self.arm(slot);
@@ -267,12 +269,13 @@ impl Shard {
         self.supply.wait_queue.push_back(slot);
     }
 
-    /// Whether the pool is short and the connection inside a frame that one short receive does not finish.
+    /// Whether the pool is short and the connection inside a frame that one short receive does not finish, or cannot.
     fn may_only_finish(&mut self, slot: usize) -> bool {
         if !self.supply.is_short() {
             return false;
         }
-        let bytes = self.short_receive_bytes();
+        // With nothing to lend, a connection that waits for a lent buffer would keep what it holds for good.
+        let bytes = if self.can_lend() { self.short_receive_bytes() } else { 0 };
         self.peers.get_mut(slot).is_some_and(|peer| {
             peer.phase == Phase::Open && peer.missing_bytes().is_some_and(|missing| missing > bytes)
         })
@@ -433,7 +436,7 @@ mod tests {
     fn a_few_connections_at_a_time_are_read_although_their_frame_is_not_there() {
         let mut supply = supply(1);
         let granted = |supply: &mut Supply, share| (0..100).filter(|&slot| supply.may_finish(slot, 5, share)).count();
-        assert_eq!(granted(&mut supply, 0), FINISHING_MIN);
+        assert_eq!(granted(&mut supply, 1), 1);
         assert!(supply.may_finish(0, 5, 0), "until its frame is finished");
         assert!(!supply.may_finish(0, 6, 0));
         assert_eq!(granted(&mut supply, 10), 10);
