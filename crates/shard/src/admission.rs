@@ -1,13 +1,12 @@
 //! Who may connect, and which shard takes them: decided from the socket alone, before it has a slot or a buffer.
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 use corelane_metrics::{CloseReason, SecurityKind, cell};
 use ipnet::IpNet;
 
 use crate::address_table::Entry;
-use crate::close::peer_address;
+use crate::kernel::{Kernel, Socket};
 use crate::peer::Peer;
 use crate::rate::Allowance;
 use crate::shard::Shard;
@@ -33,15 +32,15 @@ impl AccessRules {
 
 /// A connection that counts in the tables of all shards, until it is closed.
 #[derive(Debug)]
-pub(crate) struct Admitted {
-    pub(crate) socket: OwnedFd,
+pub(crate) struct Admitted<S> {
+    pub(crate) socket: S,
     pub(crate) address_entry: Option<Entry>,
 }
 
-impl Shard {
+impl<K: Kernel> Shard<K> {
     /// Takes a fresh connection in, passes it to a shard with fewer, or refuses it, which costs it nothing but its
     /// descriptor.
-    pub(crate) fn admit(&mut self, socket: OwnedFd) {
+    pub(crate) fn admit(&mut self, socket: K::Socket) {
         match self.check(&socket) {
             Ok(address_entry) => {
                 let admitted = Admitted { socket, address_entry };
@@ -57,7 +56,7 @@ impl Shard {
     }
 
     /// Gives a connection that counts as this shard's a slot, and begins to receive.
-    pub(crate) fn take_in(&mut self, admitted: Admitted) {
+    pub(crate) fn take_in(&mut self, admitted: Admitted<K::Socket>) {
         self.core.pipeline.metrics.add(cell::CONNECTIONS_ACCEPTED, 1);
         let allowance = Allowance::new(self.config.limits.rate_per_connection, self.now);
         let mut peer = Peer::new(admitted, allowance, self.now);
@@ -82,7 +81,7 @@ impl Shard {
         }
     }
 
-    fn check(&self, socket: &OwnedFd) -> Result<Option<Entry>, SecurityKind> {
+    fn check(&self, socket: &K::Socket) -> Result<Option<Entry>, SecurityKind> {
         let shards = &self.config.shards;
         if shards.connections() >= self.config.limits.connections_max {
             return Err(SecurityKind::MaxConnections);
@@ -90,16 +89,16 @@ impl Shard {
         if self.rules.is_any() && !shards.counts_addresses() {
             return Ok(None);
         }
-        let address = peer_address(socket).ip().to_canonical();
+        let address = socket.peer_address().ip().to_canonical();
         if !self.rules.allows(address) {
             return Err(SecurityKind::NotAllowed);
         }
         shards.enter(address, self.now)
     }
 
-    fn refuse(&mut self, socket: &OwnedFd, kind: SecurityKind) {
+    fn refuse(&mut self, socket: &K::Socket, kind: SecurityKind) {
         self.core.pipeline.metrics.add(cell::connections_closed(CloseReason::Refused), 1);
-        self.note_security(kind, 0, || peer_address(socket));
+        self.note_security(kind, 0, || socket.peer_address());
     }
 }
 

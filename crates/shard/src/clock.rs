@@ -6,19 +6,20 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// A point of CLOCK_MONOTONIC in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Instant(u64);
+pub struct Instant(u64);
 
 impl Instant {
     pub(crate) fn now() -> Self {
         Self(nanoseconds(ClockId::Monotonic))
     }
 
-    pub(crate) fn nanoseconds(self) -> u64 {
+    /// Nanoseconds since the clock's beginning.
+    pub fn nanoseconds(self) -> u64 {
         self.0
     }
 
     /// Zero when `earlier` is later.
-    pub(crate) fn since(self, earlier: Self) -> Duration {
+    pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }

@@ -1,23 +1,19 @@
 //! How one connection ends: answers, the last frame, our FIN, and a patient moment before the socket is closed.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::{AsFd, OwnedFd};
-
 use corelane_metrics::{CloseReason, SecurityKind, cell};
 use corelane_wire::{Answer, encode_closing};
-use rustix::io::Errno;
-use rustix::net::{SendFlags, Shutdown};
 
 use crate::connection::Broken;
+use crate::kernel::{Kernel, Socket};
 use crate::limits::{LINGER, LINGER_BYTES_MAX, REJECTED_RUN_MAX};
 use crate::output::Output;
 use crate::peer::{Peer, Phase, Receiving};
 use crate::shard::Shard;
 
-impl Shard {
+impl<K: Kernel> Shard<K> {
     /// Closes a connection for a reason that says everything.
     pub(crate) fn close(&mut self, slot: usize, reason: CloseReason) {
-        let partial = |peer: &mut Peer| peer.partial_bytes() as u64;
+        let partial = |peer: &mut Peer<K::Socket>| peer.partial_bytes() as u64;
         let detail = match reason {
             CloseReason::FrameTimeout => self.peers.get_mut(slot).map_or(0, partial),
             _ => 0,
@@ -72,7 +68,7 @@ impl Shard {
             CloseReason::Tls => SecurityKind::Tls,
             _ => return,
         };
-        let address = self.peers.get_mut(slot).map(|peer| peer_address(&peer.socket));
+        let address = self.peers.get_mut(slot).map(|peer| peer.socket.peer_address());
         if let Some(address) = address {
             self.note_security(kind, detail, || address);
         }
@@ -91,7 +87,7 @@ impl Shard {
         let spare = self.buffers_promised();
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let answers = &self.core.answers;
-        let sent = if peer.output.is_some() { Some(0) } else { send(&peer.socket, answers) };
+        let sent = if peer.output.is_some() { Some(0) } else { peer.socket.send(answers) };
         let Some(sent) = sent else {
             // Nobody is there to read them; the receive that is under way ends the connection.
             return self.core.answers.clear();
@@ -106,7 +102,7 @@ impl Shard {
             self.close(slot, CloseReason::UnreadAnswers);
         } else if peer.output.is_some() && !peer.waits_writable {
             peer.waits_writable = true;
-            self.ring.wait_writable(peer.socket.as_fd(), slot);
+            self.kernel.wait_writable(&peer.socket, slot);
         }
     }
 
@@ -117,11 +113,11 @@ impl Shard {
         if let Some(output) = &mut peer.output {
             // What cannot be sent any more counts as sent: there is nobody to send it to.
             let unsent = output.unsent();
-            let sent = send(&peer.socket, unsent).unwrap_or(unsent.len());
+            let sent = peer.socket.send(unsent).unwrap_or(unsent.len());
             output.sent(sent, now);
             if !output.unsent().is_empty() {
                 peer.waits_writable = true;
-                self.ring.wait_writable(peer.socket.as_fd(), slot);
+                self.kernel.wait_writable(&peer.socket, slot);
                 return;
             }
             // Owed answers stop the idle clock.
@@ -148,7 +144,7 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.output = None;
         peer.phase = Phase::Lingering { until: self.now + LINGER, discarded: 0 };
-        let _ = rustix::net::shutdown(&peer.socket, Shutdown::Write);
+        peer.socket.end_writing();
         if matches!(peer.receiving, Receiving::Throttled { .. } | Receiving::Queued { .. } | Receiving::Paused { .. }) {
             return self.arm(slot);
         }
@@ -176,7 +172,7 @@ impl Shard {
         if peer.is_in_flight() {
             if first {
                 // Ends receives and waits for readiness with a completion each.
-                let _ = rustix::net::shutdown(&peer.socket, Shutdown::Both);
+                peer.socket.shut_down();
             }
             return;
         }
@@ -223,20 +219,4 @@ fn explain(reason: CloseReason, detail: u64, decided: Answer) -> String {
         CloseReason::Panic => "internal error; the frames after the decided ones were not taken".into(),
         other => other.label().into(),
     }
-}
-
-/// Bytes that the socket took, `None` when it will never take any again.
-fn send(socket: &OwnedFd, bytes: &[u8]) -> Option<usize> {
-    match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-        Ok(sent) => Some(sent),
-        Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => Some(0),
-        Err(_) => None,
-    }
-}
-
-/// The peer's address, or the unspecified one when it is gone already.
-pub(crate) fn peer_address(socket: &OwnedFd) -> SocketAddr {
-    let address =
-        rustix::net::getpeername(socket).ok().flatten().and_then(|address| SocketAddr::try_from(address).ok());
-    address.unwrap_or(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)))
 }

@@ -1,14 +1,13 @@
 //! One connection without its socket: bytes in, decided frames and answers out.
 //!
 //! The life of a frame is [`Connection::serve`]. Holds pool memory only for a partial frame. Reads each whole frame where it
-//! was received, copies nothing of it and allocates nothing. Knows no clock but the tick it is given, so a test can feed it
-//! every cut and every order there is.
+//! was received, copies nothing of it and allocates nothing. Knows no clock, so a test can feed it every cut and every order
+//! there is.
 
-use corelane_metrics::{CloseReason, Histogram};
+use corelane_metrics::CloseReason;
 use corelane_pool::{BufferPool, PooledBuffer};
 use corelane_wire::{Answer, Hint, MAX_FRAME_SIZE, Padded, RejectReason, SLACK_BYTES, Step, encode_answer, next_step};
 
-use crate::clock::Instant;
 use crate::inbox::Received;
 use crate::limits::{REJECTED_RUN_MAX, TURN_STEPS};
 use crate::partial_frame::{PartialFrame, Resumed};
@@ -73,8 +72,6 @@ pub(crate) struct Broken {
 impl Connection {
     /// Takes the frames out of `received`, decides each, and keeps the start of one that is cut.
     pub(crate) fn serve(&mut self, mut received: Received, core: &mut Core) -> Outcome {
-        let read_at = received.at;
-        let decided_before = self.decided_frames();
         let outcome = match self.partial.resume(&mut received, &core.pool) {
             Resumed::InPlace => self.serve_in_place(received, core),
             Resumed::NeedsMore => Outcome::Drained(received.buffer),
@@ -90,14 +87,6 @@ impl Connection {
             }
         };
         core.pipeline.count();
-        let decided = self.decided_frames() - decided_before;
-        if decided > 0 {
-            core.pipeline.metrics.observe(
-                Histogram::INGEST_LATENCY,
-                Instant::now().nanoseconds() - read_at.nanoseconds(),
-                decided,
-            );
-        }
         outcome
     }
 
@@ -173,7 +162,8 @@ impl Connection {
         self.progress.boundaries
     }
 
-    fn decided_frames(&self) -> u64 {
+    /// How many frames these are together.
+    pub(crate) fn decided_frames(&self) -> u64 {
         self.progress.decided.committed + self.progress.decided.rejected
     }
 }

@@ -1,11 +1,8 @@
 //! How all connections end at once: what has arrived is read, what was begun may be finished, answers go out, then FIN.
 
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
-
 use corelane_metrics::{CloseReason, ShardState};
 
-use crate::clock::Instant;
+use crate::kernel::{Instant, Kernel, Socket};
 use crate::limits::LINGER;
 use crate::peer::{Phase, Receiving};
 use crate::shard::{Accepting, Shard};
@@ -19,7 +16,7 @@ pub(crate) struct Drain {
     marked: bool,
 }
 
-impl Shard {
+impl<K: Kernel> Shard<K> {
     /// Called every turn while the shard is asked to stop.
     pub(crate) fn advance_drain(&mut self) {
         let now = self.now;
@@ -40,7 +37,7 @@ impl Shard {
     }
 
     /// Whether the stop is complete: nothing is accepted, nobody connected.
-    pub(crate) fn is_drained(&self) -> bool {
+    pub fn is_drained(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| drain.marked) && self.peers.len() == 0
     }
 
@@ -50,7 +47,7 @@ impl Shard {
         self.drain = Some(Drain { deadline: self.now + self.config.limits.drain_timeout, marked: false });
         self.accepting = match std::mem::replace(&mut self.accepting, Accepting::Ended) {
             Accepting::Armed(listener) => {
-                self.ring.cancel_accept();
+                self.kernel.cancel_accept();
                 Accepting::Ending(listener)
             }
             Accepting::Paused { listener, .. } => {
@@ -62,14 +59,12 @@ impl Shard {
     }
 
     /// Takes in who connected before the stop; dropping the listener afterwards turns away who comes later.
-    pub(crate) fn accept_backlog(&mut self, listener: &TcpListener) {
-        let leave = self.config.shards.link(self.config.index).leaves_backlog();
-        if leave || listener.set_nonblocking(true).is_err() {
+    pub(crate) fn accept_backlog(&mut self, listener: &K::Listener) {
+        if self.config.shards.link(self.config.index).leaves_backlog() {
             return;
         }
-        while let Ok((stream, _)) = listener.accept() {
-            // Accepted sockets do not inherit O_NONBLOCK.
-            self.admit(OwnedFd::from(stream));
+        while let Some(socket) = self.kernel.accept_waiting(listener) {
+            self.admit(socket);
         }
     }
 
@@ -91,7 +86,7 @@ impl Shard {
         }
         for slot in 0..self.peers.slots_used() {
             let Some(peer) = self.peers.get_mut(slot) else { continue };
-            let unread = rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
+            let unread = peer.socket.unread_bytes();
             peer.drain_bytes = Some(peer.received_bytes + unread);
         }
         for slot in 0..self.peers.slots_used() {

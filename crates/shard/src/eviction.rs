@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use corelane_metrics::{CloseReason, cell};
 
-use crate::clock::Instant;
+use crate::kernel::{Instant, Kernel, Socket};
 use crate::limits::{EVICT_AFTER, EVICTED_A_TICK, FRAME_RATE_MIN, PARKED_CHEAP_BYTES};
 use crate::peer::{Peer, Phase, Receiving};
 use crate::shard::Shard;
 
-impl Shard {
+impl<K: Kernel> Shard<K> {
     /// The tick's part: evicts what came too slowly while the pool is short, and says so if it stays short.
     pub(crate) fn relieve_pool(&mut self) {
         self.supply.note_kept(self.core.pool.cut(), self.now);
@@ -32,7 +32,7 @@ impl Shard {
     }
 
     /// Closes connections in the order of their rank, lowest first, until there is enough memory.
-    fn evict(&mut self, rank: impl Fn(&Peer) -> Option<u64>, is_enough: impl Fn(&Self) -> bool) {
+    fn evict(&mut self, rank: impl Fn(&Peer<K::Socket>) -> Option<u64>, is_enough: impl Fn(&Self) -> bool) {
         let mut candidates = std::mem::take(&mut self.supply.candidates);
         for slot in 0..self.peers.slots_used() {
             if let Some(rank) = self.peers.get_mut(slot).and_then(|peer| rank(peer)) {
@@ -59,9 +59,9 @@ impl Shard {
 }
 
 /// The bytes a second at which the partial frame has come so far, unread ones in the kernel included, if that is too slow;
-/// 0 for a peer that has fallen silent, and for answers that stay unread. `None` for a connection that may stay: it holds nothing, is young, or we are the ones who
-/// have not read what is there.
-fn lateness(peer: &Peer, now: Instant) -> Option<u64> {
+/// 0 for a peer that has fallen silent, and for answers that stay unread. `None` for a connection that may stay: it holds
+/// nothing, is young, or we are the ones who have not read what is there.
+fn lateness<S: Socket>(peer: &Peer<S>, now: Instant) -> Option<u64> {
     if peer.phase != Phase::Open || !peer.inbox.is_empty() {
         return None;
     }
@@ -74,7 +74,7 @@ fn lateness(peer: &Peer, now: Instant) -> Option<u64> {
     if !peer.holds_memory() || is_cheap || age < EVICT_AFTER {
         return None;
     }
-    let unread = rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
+    let unread = peer.socket.unread_bytes();
     if peer.missing_bytes().is_some_and(|missing| unread >= missing as u64) {
         return None;
     }
@@ -90,7 +90,7 @@ fn bytes_a_second(bytes: u64, age: Duration) -> u64 {
 }
 
 /// What a connection has cost: kept bytes times the time that they were kept, the largest first.
-fn burden(peer: &Peer, now: Instant) -> Option<u64> {
+fn burden<S>(peer: &Peer<S>, now: Instant) -> Option<u64> {
     if peer.phase != Phase::Open {
         return None;
     }

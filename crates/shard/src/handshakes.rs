@@ -7,14 +7,13 @@ use std::net::IpAddr;
 use corelane_metrics::CloseReason;
 
 use crate::address_table::counted_address;
-use crate::close::peer_address;
+use crate::kernel::{Kernel, Socket};
 use crate::limits::{
     EVICT_AFTER, HANDSHAKE_STEPS, HANDSHAKES_CHOSEN_FROM, HANDSHAKES_EVICTED, HANDSHAKES_MAX,
     HANDSHAKES_PER_ADDRESS_MAX, HANDSHAKES_WAITING_MAX,
 };
 use crate::peer::{Peer, Receiving};
 use crate::shard::Shard;
-use crate::supply::has_ended;
 
 #[derive(Debug)]
 pub(crate) struct Handshakes {
@@ -76,12 +75,12 @@ impl Handshakes {
     }
 }
 
-impl Shard {
+impl<K: Kernel> Shard<K> {
     /// Begins to receive from a fresh connection, once there is a place for its handshake.
     pub(crate) fn begin(&mut self, slot: usize) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if peer.tls.is_some() {
-            let address = counted_address(peer_address(&peer.socket).ip(), self.config.limits.ipv6_prefix);
+            let address = counted_address(peer.socket.peer_address().ip(), self.config.limits.ipv6_prefix);
             if self.handshakes.count == HANDSHAKES_MAX {
                 peer.receiving = Receiving::Queued { since: self.now };
                 return self.handshakes.queue.push_back((address, slot));
@@ -104,9 +103,9 @@ impl Shard {
         while steps < HANDSHAKE_STEPS || self.handshakes.to_serve.len() > waiting_max {
             let Some(slot) = self.handshakes.to_serve.pop_front() else { return };
             // A signature for a client that has left already would cost 1 ms; this look costs 0.3 us.
-            let has_left = |peer: &mut Peer| {
+            let has_left = |peer: &mut Peer<K::Socket>| {
                 let is_fresh = peer.tls.as_ref().is_some_and(|tls| !tls.has_answered);
-                is_fresh && has_ended(&peer.socket)
+                is_fresh && peer.socket.has_ended()
             };
             if self.peers.get_mut(slot).is_some_and(has_left) {
                 self.close(slot, CloseReason::PeerClosed);

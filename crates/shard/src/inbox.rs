@@ -6,8 +6,7 @@ use std::ops::Range;
 
 use corelane_pool::PooledBuffer;
 
-use crate::clock::Instant;
-use crate::receive_ring::RECEIVED_AT;
+use crate::kernel::{Instant, RECEIVED_AT};
 
 /// A filled buffer: its unread bytes are `start..end`.
 #[derive(Debug)]

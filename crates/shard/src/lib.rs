@@ -14,7 +14,8 @@
 //!   `supply`: who receives into which memory; `eviction`: who has to go when it is short; `moderation`: what one turn makes of
 //!   the next;
 //! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
-//! - `receive_ring`, `buffer_ring`, `inbox`, `window`: io_uring, the kernel's share of the pool, and what it has filled;
+//! - [`kernel`]: what a shard asks of the world outside; `receive_ring`, `buffer_ring`, `sockets`, `window`: the real one, on
+//!   io_uring; `inbox`: what it has filled;
 //! - `run`, `parker`: the glommio executor around the loop, and its sleep;
 //! - `listener`, `link`, `clock`: sockets made at start, what crosses threads, time.
 
@@ -29,6 +30,7 @@ mod eviction;
 mod handshakes;
 mod inbox;
 mod kept;
+pub mod kernel;
 pub mod limits;
 mod link;
 mod listener;
@@ -46,6 +48,7 @@ mod run;
 mod security;
 mod shard;
 mod shards;
+mod sockets;
 mod supply;
 mod sweep;
 mod tls;
@@ -59,5 +62,6 @@ pub use listener::{adopt_listeners, bind_listeners};
 pub use pipeline::Pipeline;
 pub use receive_ring::probe;
 pub use run::{Allocations, ShardConfig, ShardThread, probe_cores, spawn};
+pub use shard::Shard;
 pub use shards::Shards;
 pub use tls::TlsConfig;

@@ -3,6 +3,8 @@
 //! The other side of `Shard::new`, computed from the same limits and the sizes of the same types, so that it can be
 //! told before anything is started.
 
+use std::os::fd::OwnedFd;
+
 use corelane_pool::{BUFFER_BYTES, BufferPool};
 use corelane_rollup::Rollup;
 use corelane_tls::{CLIENT_CHAIN_BYTES_MAX, HANDSHAKE_BYTES_MAX};
@@ -77,7 +79,7 @@ const fn slots_max(limits: &Limits) -> usize {
 pub fn shared_bytes(shards: usize, limits: &Limits) -> usize {
     let tables = usize::from(limits.connections_per_ip_max > 0) + usize::from(limits.accepts_per_ip_max > 0);
     // A lane keeps a stamp with each of its places.
-    let lane = HANDED_MAX * (size_of::<Admitted>() + size_of::<usize>());
+    let lane = HANDED_MAX * (size_of::<Admitted<OwnedFd>>() + size_of::<usize>());
     shards * lane + tables * AddressTable::bytes(limits.connections_max)
 }
 
@@ -93,7 +95,7 @@ impl Limits {
             series: Rollup::memory_bytes_max(self.series_max),
             shapes: Rollup::shapes_bytes_max(SKELETONS, SKELETON_POINTS_MAX),
             skeletons: SkeletonTable::MEMORY_BYTES,
-            peers: PeerTable::bytes(slots_max(self)),
+            peers: PeerTable::<OwnedFd>::bytes(slots_max(self)),
             queues: slots_max(self) * size_of::<usize>() + Supply::bytes(slots_max(self)),
             decoder: Decoder::MEMORY_BYTES + SCRATCH_BYTES,
             answers: UNREAD_ANSWER_BYTES_MAX * if self.tls.is_some() { 2 } else { 1 },

@@ -1,6 +1,5 @@
 //! A connection with its socket, and the table of all of them.
 
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use corelane_metrics::CloseReason;
@@ -14,8 +13,8 @@ use crate::output::Output;
 use crate::rate::Allowance;
 use crate::tls::Tls;
 
-pub(crate) struct Peer {
-    pub(crate) socket: OwnedFd,
+pub(crate) struct Peer<S> {
+    pub(crate) socket: S,
     /// What its bytes go through first, where connections are encrypted.
     pub(crate) tls: Option<Box<Tls>>,
     pub(crate) connection: Connection,
@@ -79,8 +78,8 @@ pub(crate) enum Phase {
     Closed,
 }
 
-impl Peer {
-    pub(crate) fn new(admitted: Admitted, allowance: Allowance, now: Instant) -> Self {
+impl<S> Peer<S> {
+    pub(crate) fn new(admitted: Admitted<S>, allowance: Allowance, now: Instant) -> Self {
         let Admitted { socket, address_entry } = admitted;
         Self {
             socket,
@@ -128,13 +127,13 @@ impl Peer {
 }
 
 /// All peers of a shard. A slot is reused only when nothing that names it is under way.
-pub(crate) struct PeerTable {
-    slots: Vec<Option<Peer>>,
+pub(crate) struct PeerTable<S> {
+    slots: Vec<Option<Peer<S>>>,
     free: Vec<usize>,
     slots_max: usize,
 }
 
-impl PeerTable {
+impl<S> PeerTable<S> {
     /// A table for up to `slots_max` peers: memory is reserved here and never grows.
     pub(crate) fn new(slots_max: usize) -> Self {
         Self { slots: Vec::with_capacity(slots_max), free: Vec::with_capacity(slots_max), slots_max }
@@ -142,12 +141,12 @@ impl PeerTable {
 
     /// What [`new`](Self::new) allocates.
     pub(crate) const fn bytes(slots_max: usize) -> usize {
-        slots_max * (size_of::<Option<Peer>>() + size_of::<usize>())
+        slots_max * (size_of::<Option<Peer<S>>>() + size_of::<usize>())
     }
 
     /// The peer's slot; the peer itself when all are taken.
     #[allow(clippy::result_large_err, reason = "it comes back only to be refused")]
-    pub(crate) fn insert(&mut self, peer: Peer) -> Result<usize, Peer> {
+    pub(crate) fn insert(&mut self, peer: Peer<S>) -> Result<usize, Peer<S>> {
         if let Some(slot) = self.free.pop() {
             self.slots[slot] = Some(peer);
             return Ok(slot);
@@ -164,7 +163,7 @@ impl PeerTable {
         self.free.push(slot);
     }
 
-    pub(crate) fn get_mut(&mut self, slot: usize) -> Option<&mut Peer> {
+    pub(crate) fn get_mut(&mut self, slot: usize) -> Option<&mut Peer<S>> {
         self.slots.get_mut(slot)?.as_mut()
     }
 

@@ -8,7 +8,8 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use corelane_pool::PooledBuffer;
@@ -16,21 +17,9 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::buffer_ring::{BUFFER_GROUP, BufferRing};
-use crate::limits::{COMPLETIONS, HEADROOM_BYTES, SUBMISSIONS};
-
-/// Something the kernel has finished, or one more result of something that goes on.
-pub(crate) enum Completion {
-    /// A connection was accepted; `more` follow without asking again.
-    Accepted { socket: OwnedFd, more: bool },
-    /// Accepting ended.
-    AcceptEnded { errno: i32 },
-    /// `bytes` (at least 1) lie in `buffer` from `HEADROOM_BYTES` on; `more` follow without asking again.
-    Received { slot: usize, buffer: PooledBuffer, bytes: usize, more: bool },
-    /// Receiving ended: 0 for the peer's FIN, else an error number.
-    ReceiveEnded { slot: usize, errno: i32 },
-    /// The socket can be written to, or has an error.
-    Writable { slot: usize },
-}
+use crate::clock::{Instant, thread_cpu_nanoseconds};
+use crate::kernel::{Completion, Kernel};
+use crate::limits::{COMPLETIONS, SUBMISSIONS};
 
 /// What an operation is, in the upper half of its user data; its slot is the lower half.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,7 +59,7 @@ fn builder() -> io_uring::Builder {
 
 impl ReceiveRing {
     /// A ring of the calling thread, and of no other, that may be lent up to `lent_max` buffers of a pool of
-    /// `pool_buffers`, and that signals `wake` while [`sleeping`](Self::sleep) is allowed.
+    /// `pool_buffers`, and that signals `wake` while [`sleeping`](Kernel::sleep) is allowed.
     pub(crate) fn new(lent_max: usize, pool_buffers: usize, wake: BorrowedFd<'_>) -> io::Result<Self> {
         let mut io = builder().build(SUBMISSIONS)?;
         let buffers = BufferRing::register(&io.submitter(), lent_max, pool_buffers)?;
@@ -79,99 +68,7 @@ impl ReceiveRing {
         Ok(Self { io, buffers, in_flight: 0 })
     }
 
-    /// Accepts connections of `listener` until told otherwise.
-    pub(crate) fn accept(&mut self, listener: BorrowedFd<'_>) {
-        let entry = opcode::AcceptMulti::new(fd(listener)).flags(libc::SOCK_CLOEXEC).build();
-        self.start(entry, Kind::Accept, 0);
-    }
-
-    /// Ends [`accept`](Self::accept): its last completion is `AcceptEnded`.
-    pub(crate) fn cancel_accept(&mut self) {
-        let entry = opcode::AsyncCancel::new(user_data(Kind::Accept, 0)).build();
-        self.start(entry, Kind::Cancel, 0);
-    }
-
-    /// Receives from `socket` into provided buffers until it ends, fails, or no buffer is left.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, slot: usize) {
-        let entry = opcode::RecvMulti::new(fd(socket), BUFFER_GROUP).build();
-        self.start(entry, Kind::Receive, slot);
-    }
-
-    /// Receives at most `bytes` from `socket`, once, into a provided buffer: a [`receive`](Self::receive) that ends after
-    /// its first completion.
-    pub(crate) fn receive_once(&mut self, socket: BorrowedFd<'_>, slot: usize, bytes: u32) {
-        let entry = opcode::Recv::new(fd(socket), std::ptr::null_mut(), bytes).buf_group(BUFFER_GROUP).build();
-        self.start(entry.flags(squeue::Flags::BUFFER_SELECT), Kind::Receive, slot);
-    }
-
-    /// Ends the receive of a slot, if one is in flight: its last completion is `ReceiveEnded` with ECANCELED, unless it ends
-    /// by itself first.
-    pub(crate) fn cancel_receive(&mut self, slot: usize) {
-        let entry = opcode::AsyncCancel::new(user_data(Kind::Receive, slot)).build();
-        self.start(entry, Kind::Cancel, 0);
-    }
-
-    /// Reports, once, when `socket` can be written to.
-    pub(crate) fn wait_writable(&mut self, socket: BorrowedFd<'_>, slot: usize) {
-        let entry = opcode::PollAdd::new(fd(socket), libc::POLLOUT as u32).build();
-        self.start(entry, Kind::Writable, slot);
-    }
-
-    /// Buffers that the kernel can still fill.
-    pub(crate) fn lent(&self) -> usize {
-        self.buffers.len()
-    }
-
-    /// Lends the kernel one more buffer, for at most `bytes` of a receive.
-    pub(crate) fn lend(&mut self, buffer: PooledBuffer, bytes: usize) {
-        self.buffers.lend(buffer, bytes);
-    }
-
-    /// Submits what was started and waits for `completions` of them, or `timeout`.
-    pub(crate) fn wait(&mut self, completions: usize, timeout: Duration) -> io::Result<()> {
-        let timeout = Timespec::from(timeout);
-        let entered = self.io.submitter().submit_with_args(completions, &SubmitArgs::new().timespec(&timeout));
-        ignore_wake_ups(entered)
-    }
-
-    /// Whether something was started that the kernel does not know of yet.
-    pub(crate) fn has_unsubmitted(&mut self) -> bool {
-        !self.io.submission().is_empty()
-    }
-
-    /// Submits what was started and lets the kernel finish what it can without waiting.
-    pub(crate) fn poll(&mut self) -> io::Result<()> {
-        ignore_wake_ups(self.io.submitter().submit())
-    }
-
-    /// Prepares for sleeping on the eventfd: `false` when there is something to do instead.
-    pub(crate) fn sleep(&mut self) -> io::Result<bool> {
-        self.poll()?;
-        self.io.completion().enable_eventfd();
-        // What came before the line above has not signalled; what comes after it will.
-        let idle = !self.io.submission().taskrun() && self.io.completion().is_empty();
-        if !idle {
-            self.wake_up();
-        }
-        Ok(idle)
-    }
-
-    /// Ends what [`sleep`](Self::sleep) began: a busy loop looks for itself, and a signal per completion would cost.
-    pub(crate) fn wake_up(&mut self) {
-        self.io.completion().disable_eventfd();
-    }
-
-    /// The next completion, in the kernel's order.
-    pub(crate) fn next(&mut self) -> Option<Completion> {
-        loop {
-            let entry = self.io.completion().next()?;
-            if let Some(completion) = self.understand(&entry) {
-                return Some(completion);
-            }
-        }
-    }
-
-    fn understand(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
+    fn understand(&mut self, entry: &cqueue::Entry) -> Option<Completion<OwnedFd>> {
         let (kind, slot) = (entry.user_data() >> 32, (entry.user_data() & u64::from(u32::MAX)) as usize);
         let (result, more) = (entry.result(), cqueue::more(entry.flags()));
         if !more {
@@ -206,6 +103,102 @@ impl ReceiveRing {
     }
 }
 
+impl Kernel for ReceiveRing {
+    type Socket = OwnedFd;
+    type Listener = TcpListener;
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn cpu_nanoseconds(&self) -> u64 {
+        thread_cpu_nanoseconds()
+    }
+
+    fn accept(&mut self, listener: &TcpListener) {
+        let entry = opcode::AcceptMulti::new(fd(listener)).flags(libc::SOCK_CLOEXEC).build();
+        self.start(entry, Kind::Accept, 0);
+    }
+
+    fn cancel_accept(&mut self) {
+        let entry = opcode::AsyncCancel::new(user_data(Kind::Accept, 0)).build();
+        self.start(entry, Kind::Cancel, 0);
+    }
+
+    fn accept_waiting(&mut self, listener: &TcpListener) -> Option<OwnedFd> {
+        // Accepted sockets do not inherit O_NONBLOCK.
+        listener.set_nonblocking(true).ok()?;
+        listener.accept().ok().map(|(stream, _)| OwnedFd::from(stream))
+    }
+
+    fn receive(&mut self, socket: &OwnedFd, slot: usize) {
+        let entry = opcode::RecvMulti::new(fd(socket), BUFFER_GROUP).build();
+        self.start(entry, Kind::Receive, slot);
+    }
+
+    fn receive_once(&mut self, socket: &OwnedFd, slot: usize, bytes: u32) {
+        let entry = opcode::Recv::new(fd(socket), std::ptr::null_mut(), bytes).buf_group(BUFFER_GROUP).build();
+        self.start(entry.flags(squeue::Flags::BUFFER_SELECT), Kind::Receive, slot);
+    }
+
+    fn cancel_receive(&mut self, slot: usize) {
+        let entry = opcode::AsyncCancel::new(user_data(Kind::Receive, slot)).build();
+        self.start(entry, Kind::Cancel, 0);
+    }
+
+    fn wait_writable(&mut self, socket: &OwnedFd, slot: usize) {
+        let entry = opcode::PollAdd::new(fd(socket), libc::POLLOUT as u32).build();
+        self.start(entry, Kind::Writable, slot);
+    }
+
+    fn lent(&self) -> usize {
+        self.buffers.len()
+    }
+
+    fn lend(&mut self, buffer: PooledBuffer, bytes: usize) {
+        self.buffers.lend(buffer, bytes);
+    }
+
+    fn wait(&mut self, completions: usize, timeout: Duration) -> io::Result<()> {
+        let timeout = Timespec::from(timeout);
+        let entered = self.io.submitter().submit_with_args(completions, &SubmitArgs::new().timespec(&timeout));
+        ignore_wake_ups(entered)
+    }
+
+    fn poll(&mut self) -> io::Result<()> {
+        ignore_wake_ups(self.io.submitter().submit())
+    }
+
+    fn has_unsubmitted(&mut self) -> bool {
+        !self.io.submission().is_empty()
+    }
+
+    fn sleep(&mut self) -> io::Result<bool> {
+        self.poll()?;
+        self.io.completion().enable_eventfd();
+        // What came before the line above has not signalled; what comes after it will.
+        let idle = !self.io.submission().taskrun() && self.io.completion().is_empty();
+        if !idle {
+            self.wake_up();
+        }
+        Ok(idle)
+    }
+
+    fn wake_up(&mut self) {
+        // A signal per completion would cost.
+        self.io.completion().disable_eventfd();
+    }
+
+    fn next(&mut self) -> Option<Completion<OwnedFd>> {
+        loop {
+            let entry = self.io.completion().next()?;
+            if let Some(completion) = self.understand(&entry) {
+                return Some(completion);
+            }
+        }
+    }
+}
+
 impl Drop for ReceiveRing {
     fn drop(&mut self) {
         if self.in_flight > 0 {
@@ -215,9 +208,8 @@ impl Drop for ReceiveRing {
     }
 }
 
-fn fd(socket: BorrowedFd<'_>) -> Fd {
-    let raw: RawFd = socket.as_raw_fd();
-    Fd(raw)
+fn fd(socket: &impl AsRawFd) -> Fd {
+    Fd(socket.as_raw_fd())
 }
 
 fn user_data(kind: Kind, slot: usize) -> u64 {
@@ -235,6 +227,3 @@ fn ignore_wake_ups(entered: io::Result<usize>) -> io::Result<()> {
         Err(error) => Err(error),
     }
 }
-
-/// Where the bytes of a [`Completion::Received`] begin.
-pub(crate) const RECEIVED_AT: usize = HEADROOM_BYTES;

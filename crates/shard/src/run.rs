@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use corelane_metrics::{SAMPLE_WORDS, SecurityEvent};
@@ -17,12 +18,13 @@ use crate::admission::AccessRules;
 use crate::clock::Instant;
 use crate::limits::{EXECUTOR_TURN, Limits, QUIET_AFTER, TICK};
 use crate::parker::Parker;
+use crate::receive_ring::ReceiveRing;
 use crate::shard::Shard;
 use crate::shards::Shards;
 use crate::tls::TlsConfig;
 
 /// What a shard is given at start: its bounds, and its ends of everything that leaves it.
-pub struct ShardConfig {
+pub struct ShardConfig<S = OwnedFd> {
     /// Which shard: `0..shards`, also its place in `shards`.
     pub index: usize,
     /// The core it is pinned to.
@@ -37,7 +39,7 @@ pub struct ShardConfig {
     #[allow(clippy::disallowed_types, reason = "the lane has an end in another thread")]
     pub events: std::sync::Arc<ArrayQueue<SecurityEvent>>,
     /// It and all others: how it is woken and stopped, how many connections each has.
-    pub shards: Shards,
+    pub shards: Shards<S>,
     /// Who may connect, until others are set.
     pub rules: AccessRules,
     /// TLS that connections have to speak, until another is set; `None` for plain TCP.
@@ -122,8 +124,10 @@ pub fn spawn(mut config: ShardConfig, listener: TcpListener) -> io::Result<Shard
 
 async fn run(mut config: ShardConfig, listener: TcpListener) -> io::Result<()> {
     let on_accepting = std::mem::replace(&mut config.on_accepting, Box::new(|| ()));
-    let parker = Parker::new(config.shards.link(config.index).wake_fd())?;
-    let shard = Rc::new(RefCell::new(Shard::new(config, listener)?));
+    let wake = config.shards.link(config.index).wake_fd();
+    let parker = Parker::new(wake)?;
+    let ring = ReceiveRing::new(config.limits.lent_buffers(), config.limits.pool_buffers, wake)?;
+    let shard = Rc::new(RefCell::new(Shard::new(config, ring, listener)?));
     on_accepting();
     let ticker = glommio::spawn_local(tick(Rc::downgrade(&shard))).detach();
     let driven = drive(&shard, &parker).await;
@@ -134,7 +138,7 @@ async fn run(mut config: ShardConfig, listener: TcpListener) -> io::Result<()> {
 }
 
 /// The loop: turns while there is work, a turn for the executor now and then, sleep when it is quiet.
-async fn drive(shard: &RefCell<Shard>, parker: &Parker) -> io::Result<()> {
+async fn drive(shard: &RefCell<Shard<ReceiveRing>>, parker: &Parker) -> io::Result<()> {
     let mut last_work = Instant::now();
     let mut executor_turn_at = last_work + EXECUTOR_TURN;
     // After sleep the first look does not wait: something is there.
@@ -164,7 +168,7 @@ async fn drive(shard: &RefCell<Shard>, parker: &Parker) -> io::Result<()> {
 }
 
 /// Keeps timeouts and gauges going while the loop sleeps. Ends with the shard.
-async fn tick(shard: std::rc::Weak<RefCell<Shard>>) {
+async fn tick(shard: std::rc::Weak<RefCell<Shard<ReceiveRing>>>) {
     let mut rest = TICK;
     loop {
         sleep(rest).await;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use corelane_metrics::{SecurityEvent, SecurityKind, cell};
 
 use crate::clock::{Instant, unix_nanoseconds};
+use crate::kernel::Kernel;
 use crate::limits::SECURITY_EVENTS_A_SECOND;
 use crate::shard::Shard;
 
@@ -27,7 +28,7 @@ impl SecurityLog {
     }
 }
 
-impl Shard {
+impl<K: Kernel> Shard<K> {
     /// Counts a security event, and tells of it unless a flood of its kind is under way. Asks for the address only then.
     pub(crate) fn note_security(&mut self, kind: SecurityKind, detail: u64, peer: impl FnOnce() -> SocketAddr) {
         self.core.pipeline.metrics.add(cell::security_events(kind), 1);

@@ -5,11 +5,9 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use corelane_metrics::{CloseReason, ShardState, cell};
+use corelane_metrics::{CloseReason, Histogram, ShardState, cell};
 use corelane_pool::BufferPool;
 
 use crate::admission::AccessRules;
@@ -18,27 +16,28 @@ use crate::connection::{Core, Outcome, SCRATCH_BYTES};
 use crate::drain::Drain;
 use crate::handshakes::Handshakes;
 use crate::inbox::{InboxTable, Received};
+use crate::kernel::{Completion, Kernel};
 use crate::limits::{ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, TICK, TURN_WAIT, UNREAD_ANSWER_BYTES_MAX};
 use crate::moderation::TurnLoad;
 use crate::peer::{PeerTable, Phase, Receiving};
 use crate::pipeline::Pipeline;
-use crate::receive_ring::{Completion, ReceiveRing};
 use crate::run::ShardConfig;
 use crate::security::SecurityLog;
 use crate::supply::Supply;
 use crate::sweep::is_too_old;
 
-pub(crate) struct Shard {
-    pub(crate) config: ShardConfig,
+/// The data plane of one core, on any [`Kernel`].
+pub struct Shard<K: Kernel> {
+    pub(crate) config: ShardConfig<K::Socket>,
     pub(crate) core: Core,
-    pub(crate) ring: ReceiveRing,
-    pub(crate) peers: PeerTable,
+    pub(crate) kernel: K,
+    pub(crate) peers: PeerTable<K::Socket>,
     pub(crate) inboxes: InboxTable,
     /// Slots with a filled inbox, each once, served in turn.
     pub(crate) run_queue: VecDeque<usize>,
     pub(crate) supply: Supply,
     pub(crate) handshakes: Handshakes,
-    pub(crate) accepting: Accepting,
+    pub(crate) accepting: Accepting<K::Listener>,
     /// Open connections, lingering ones not counted.
     pub(crate) connections: usize,
     pub(crate) drain: Option<Drain>,
@@ -56,27 +55,28 @@ pub(crate) struct Shard {
     pub(crate) security_log: SecurityLog,
 }
 
-pub(crate) enum Accepting {
-    Armed(TcpListener),
+pub(crate) enum Accepting<L> {
+    Armed(L),
     /// The host had no descriptor or memory left; `errno` says which.
     Paused {
-        listener: TcpListener,
+        listener: L,
         until: Instant,
     },
     /// Draining: the armed accept is being cancelled.
-    Ending(TcpListener),
+    Ending(L),
     Ended,
 }
 
-impl Shard {
-    /// Everything the shard will ever use, made on its own thread.
-    pub(crate) fn new(config: ShardConfig, listener: TcpListener) -> io::Result<Self> {
+impl<K: Kernel> Shard<K> {
+    /// Everything the shard will ever use, made on its own thread. It accepts connections of `listener` from now on.
+    ///
+    /// # Errors
+    /// When the kernel refuses memory or an operation.
+    pub fn new(config: ShardConfig<K::Socket>, mut kernel: K, listener: K::Listener) -> io::Result<Self> {
         let limits = &config.limits;
         let pool = BufferPool::new(limits.pool_buffers)?;
-        let mut ring =
-            ReceiveRing::new(limits.lent_buffers(), limits.pool_buffers, config.shards.link(config.index).wake_fd())?;
-        ring.accept(listener.as_fd());
-        let now = Instant::now();
+        kernel.accept(&listener);
+        let now = kernel.now();
         let mut pipeline = Pipeline::new(limits.series_max);
         pipeline.metrics.set_state(ShardState::Accepting);
         let mut shard = Self {
@@ -88,7 +88,7 @@ impl Shard {
                 sealed: Vec::with_capacity(if config.tls.is_some() { UNREAD_ANSWER_BYTES_MAX } else { 0 }),
                 tls: config.tls.clone(),
             },
-            ring,
+            kernel,
             peers: PeerTable::new(limits.connections_max + CLOSING_MAX),
             inboxes: InboxTable::new(limits.pool_buffers),
             run_queue: VecDeque::with_capacity(limits.connections_max + CLOSING_MAX),
@@ -110,26 +110,29 @@ impl Shard {
         };
         shard.refill();
         // Armed before anybody is told that this shard accepts.
-        shard.ring.poll()?;
+        shard.kernel.poll()?;
         shard.update_slow_gauges();
         shard.flush();
         Ok(shard)
     }
 
     /// Works off what the kernel has finished; `wait` for it first, or only look. Tells whether there was anything to do.
-    pub(crate) fn turn(&mut self, wait: bool) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// What ends the shard.
+    pub fn turn(&mut self, wait: bool) -> io::Result<bool> {
         if wait && !self.is_runnable() {
             // While the pool is short, few receive at a time: there is nothing to gather.
             let (completions, timeout) = if self.supply.is_short() { (1, TURN_WAIT) } else { self.load.wait() };
-            self.ring.wait(completions, timeout)?;
+            self.kernel.wait(completions, timeout)?;
         } else {
-            self.ring.poll()?;
+            self.kernel.poll()?;
         }
-        self.now = Instant::now();
+        self.now = self.kernel.now();
         self.load = TurnLoad::default();
         let mut busy = false;
         self.take_in_handed();
-        while let Some(completion) = self.ring.next() {
+        while let Some(completion) = self.kernel.next() {
             self.complete(completion);
             busy = true;
         }
@@ -150,7 +153,7 @@ impl Shard {
         Ok(busy)
     }
 
-    fn complete(&mut self, completion: Completion) {
+    fn complete(&mut self, completion: Completion<K::Socket>) {
         match completion {
             Completion::Accepted { socket, more } => {
                 self.admit(socket);
@@ -180,7 +183,7 @@ impl Shard {
     fn accept_ended(&mut self, errno: i32) {
         self.accepting = match std::mem::replace(&mut self.accepting, Accepting::Ended) {
             Accepting::Armed(listener) if errno == 0 || errno == libc::ECONNABORTED => {
-                self.ring.accept(listener.as_fd());
+                self.kernel.accept(&listener);
                 Accepting::Armed(listener)
             }
             Accepting::Armed(listener) => {
@@ -232,7 +235,7 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.runnable = false;
         let Some(received) = self.inboxes.pop_front(&mut peer.inbox) else { return };
-        let partial = peer.partial_number();
+        let (partial, received_at, decided) = (peer.partial_number(), received.at, peer.connection.decided_frames());
         // A bug that one peer's bytes bring out costs that peer its connection, not everybody theirs. What `core` holds is
         // whole after a panic: counters are integers, the decoder starts over with each frame.
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.serve(received, &mut self.core)));
@@ -241,6 +244,11 @@ impl Shard {
             if let Receiving::Paused { since } = &mut peer.receiving {
                 *since = self.now;
             }
+        }
+        let decided = peer.connection.decided_frames() - decided;
+        if decided > 0 {
+            let latency = self.kernel.now().nanoseconds() - received_at.nanoseconds();
+            self.core.pipeline.metrics.observe(Histogram::INGEST_LATENCY, latency, decided);
         }
         match outcome {
             Ok(Outcome::Drained(_)) => {}
@@ -319,19 +327,19 @@ impl Shard {
         self.flush();
         // A stop is watched turn by turn, and so is a pool that is short.
         let is_quiet = !self.supply.is_anybody_waiting();
-        Ok(is_quiet && self.drain.is_none() && !self.is_asked_to_stop() && self.ring.sleep()?)
+        Ok(is_quiet && self.drain.is_none() && !self.is_asked_to_stop() && self.kernel.sleep()?)
     }
 
     /// A tick of a sleeping loop: what it starts, and buffers that it frees, are the loop's to see to.
     pub(crate) fn tick_asleep(&mut self, now: Instant) {
         self.tick_if_due(now);
-        if self.ring.has_unsubmitted() || self.supply.is_anybody_waiting() {
+        if self.kernel.has_unsubmitted() || self.supply.is_anybody_waiting() {
             self.config.shards.link(self.config.index).wake();
         }
     }
 
     pub(crate) fn wakes_up(&mut self) {
-        self.ring.wake_up();
+        self.kernel.wake_up();
     }
 
     /// The last word of a shard that has drained.
@@ -343,7 +351,7 @@ impl Shard {
 
     /// Buffers with unread or kept bytes.
     pub(crate) fn buffers_in_use(&self) -> usize {
-        self.core.pool.capacity() - self.core.pool.free() - self.ring.lent()
+        self.core.pool.capacity() - self.core.pool.free() - self.kernel.lent()
     }
 
     /// Records what has changed. Before every answer and close, so that a scrape knows what the peer knows.

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -20,14 +21,14 @@ use crate::link::ShardLink;
 use crate::tls::TlsConfig;
 
 /// All shards of a process, seen from each of them and from outside.
-#[derive(Clone, Debug)]
-pub struct Shards {
-    inner: Arc<Inner>,
+#[derive(Debug)]
+pub struct Shards<S = OwnedFd> {
+    inner: Arc<Inner<S>>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    members: Box<[Member]>,
+struct Inner<S> {
+    members: Box<[Member<S>]>,
     connections: Option<ConnectionsByAddress>,
     accepts: Option<AcceptsByAddress>,
     ipv6_prefix: u8,
@@ -36,15 +37,21 @@ struct Inner {
 /// Alone on its cache lines (two: adjacent lines are fetched in pairs), so that counting disturbs no other shard.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Member {
+struct Member<S> {
     connections: AtomicUsize,
     /// Whether it may still hand connections over.
     hands_over: AtomicBool,
-    handed: ArrayQueue<Admitted>,
+    handed: ArrayQueue<Admitted<S>>,
     link: ShardLink,
 }
 
-impl Shards {
+impl<S> Clone for Shards<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<S> Shards<S> {
     /// So many shards, with these limits.
     ///
     /// # Errors
@@ -113,7 +120,7 @@ impl Shards {
     }
 
     /// Counts a connection for the shard that has fewest, and gives it back if that is the asker.
-    pub(crate) fn place(&self, asker: usize, admitted: Admitted) -> Option<Admitted> {
+    pub(crate) fn place(&self, asker: usize, admitted: Admitted<S>) -> Option<Admitted<S>> {
         let load = |shard: &usize| self.inner.members[*shard].connections.load(Ordering::Relaxed);
         // Of equal ones the asker, who has it already.
         let shards = std::iter::once(asker).chain(0..self.inner.members.len());
@@ -139,7 +146,7 @@ impl Shards {
     }
 
     /// A connection that another shard has given to this one.
-    pub(crate) fn next_handed(&self, shard: usize) -> Option<Admitted> {
+    pub(crate) fn next_handed(&self, shard: usize) -> Option<Admitted<S>> {
         self.inner.members[shard].handed.pop()
     }
 

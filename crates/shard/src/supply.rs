@@ -14,24 +14,19 @@
 //!   evicted.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
 
 use corelane_metrics::cell;
 use corelane_pool::BUFFER_BYTES;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
-use crate::clock::Instant;
 use crate::inbox::Received;
+use crate::kernel::{Instant, Kernel, RECEIVED_AT, Socket};
 use crate::limits::{
     END_CHECK_EVERY, EVICT_DRY_AFTER, FINISHING_MAX, FINISHING_MIN, Limits, PARKED_A_TURN, POOL_SHORT_AFTER,
     RECEIVE_BYTES, SHORT_RECEIVE_BYTES_MAX, SHORT_RECEIVE_BYTES_MIN, TICKS_A_SECOND,
 };
 use crate::peer::{Peer, Phase, Receiving};
-use crate::receive_ring::RECEIVED_AT;
 use crate::shard::Shard;
-use crate::window::make_room_for_frame;
 
 /// The wait for buffers, and whether the pool is short.
 #[derive(Debug)]
@@ -134,7 +129,7 @@ const FEW_BUFFERS: usize = 16;
 /// Buffers that it takes to receive the rest of a frame: one to receive into, one to keep what came if more is missing.
 const REST_BUFFERS: usize = 2;
 
-impl Shard {
+impl<K: Kernel> Shard<K> {
     /// Lends the kernel its share of free buffers, and lets as many connections receive as there are buffers for.
     pub(crate) fn refill(&mut self) {
         self.supply.note_kept(self.core.pool.cut(), self.now);
@@ -146,11 +141,11 @@ impl Shard {
         self.finish_frames();
         self.lend(share, bytes);
         let can_finish = self.supply.wait_queue.is_empty() && self.has_spare_buffers(REST_BUFFERS);
-        if self.supply.is_dry_for_long(self.ring.lent() > 0 || self.inboxes.len() > 0 || can_finish, self.now) {
+        if self.supply.is_dry_for_long(self.kernel.lent() > 0 || self.inboxes.len() > 0 || can_finish, self.now) {
             self.evict_largest();
             self.lend(share, bytes);
         }
-        let mut unclaimed = self.ring.lent();
+        let mut unclaimed = self.kernel.lent();
         while let Some(&slot) = self.supply.wait_queue.front() {
             let may_only_finish = self.may_only_finish(slot);
             if !may_only_finish && unclaimed == 0 {
@@ -173,11 +168,11 @@ impl Shard {
     }
 
     fn lend(&mut self, share: usize, bytes: usize) {
-        while self.ring.lent() < share
+        while self.kernel.lent() < share
             && self.can_lend()
             && let Some(buffer) = self.core.pool.acquire()
         {
-            self.ring.lend(buffer, bytes);
+            self.kernel.lend(buffer, bytes);
         }
     }
 
@@ -190,7 +185,7 @@ impl Shard {
     /// Buffers that have to stay free: one for each receive whose bytes may have to be kept. With TLS one receive may end in
     /// the start of a record behind the start of a frame.
     pub(crate) fn buffers_promised(&self) -> usize {
-        self.ring.lent() + self.inboxes.len() + usize::from(self.core.tls.is_some())
+        self.kernel.lent() + self.inboxes.len() + usize::from(self.core.tls.is_some())
     }
 
     fn has_spare_buffers(&self, count: usize) -> bool {
@@ -208,7 +203,7 @@ impl Shard {
         });
         for _ in 0..self.supply.parked.len().min(PARKED_A_TURN) {
             let spare = self.core.pool.free().saturating_sub(self.buffers_promised());
-            if spare < REST_BUFFERS && self.ring.lent() == 0 {
+            if spare < REST_BUFFERS && self.kernel.lent() == 0 {
                 return;
             }
             let Some(slot) = self.supply.parked.pop_front() else { return };
@@ -217,7 +212,7 @@ impl Shard {
                 self.wait_for_buffer(slot);
                 continue;
             };
-            let unread = rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
+            let unread = peer.socket.unread_bytes();
             let is_whole = peer.connection.is_mid_frame() && unread >= missing as u64;
             let boundary = peer.connection.boundaries();
             // With little memory, one at a time: what it needs must not be taken by the next.
@@ -236,7 +231,7 @@ impl Shard {
             if is_due {
                 peer.end_checked_at = self.now;
             }
-            if is_due && spare >= REST_BUFFERS && has_ended(&peer.socket) {
+            if is_due && spare >= REST_BUFFERS && peer.socket.has_ended() {
                 self.receive_parked(slot, missing);
             } else {
                 self.supply.parked.push_back(slot);
@@ -303,9 +298,9 @@ impl Shard {
         }
         peer.receiving = Receiving::Armed;
         if is_limited || short.is_some() {
-            self.ring.receive_once(peer.socket.as_fd(), slot, bytes as u32);
+            self.kernel.receive_once(&peer.socket, slot, bytes as u32);
         } else {
-            self.ring.receive(peer.socket.as_fd(), slot);
+            self.kernel.receive(&peer.socket, slot);
         }
     }
 
@@ -320,7 +315,7 @@ impl Shard {
         };
         peer.receiving = Receiving::Parked { since };
         if !std::mem::replace(&mut peer.has_large_window, true) {
-            make_room_for_frame(peer.socket.as_fd());
+            peer.socket.make_room_for_frame();
         }
         self.supply.parked.push_back(slot);
     }
@@ -331,9 +326,9 @@ impl Shard {
         let Some(mut buffer) = self.core.pool.acquire() else { return self.supply.parked.push_front(slot) };
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let target = &mut buffer[RECEIVED_AT..RECEIVED_AT + bytes.min(RECEIVE_BYTES)];
-        match rustix::net::recv(&peer.socket, target, RecvFlags::DONTWAIT) {
-            Ok((0, _)) => self.receive_ended(slot, 0),
-            Ok((bytes, _)) => {
+        match peer.socket.receive(target) {
+            Ok(0) => self.receive_ended(slot, 0),
+            Ok(bytes) => {
                 if let Receiving::Parked { since } = peer.receiving {
                     peer.receiving = Receiving::Paused { since };
                 }
@@ -345,7 +340,7 @@ impl Shard {
     }
 
     /// While the pool is short: a connection that is inside a longer frame, and receives at will since before, is stopped, so
-    /// that it goes on by [`go_on`](Self::go_on).
+    /// that it is parked.
     pub(crate) fn stop_if_short(&mut self, slot: usize) {
         if !self.supply.is_short() {
             return;
@@ -354,19 +349,13 @@ impl Shard {
         if peer.receiving == Receiving::Armed
             && peer.missing_bytes().is_some_and(|missing| missing > SHORT_RECEIVE_BYTES_MIN)
         {
-            self.ring.cancel_receive(slot);
+            self.kernel.cancel_receive(slot);
         }
     }
 }
 
-/// Whether the peer sends no more.
-pub(crate) fn has_ended(socket: &OwnedFd) -> bool {
-    let mut socket = [PollFd::new(socket, PollFlags::RDHUP)];
-    poll(&mut socket, Some(&Timespec::default())) == Ok(1)
-}
-
 /// Ends the pause of the clocks of a connection that was not read.
-fn resume_clocks(peer: &mut Peer, now: Instant) {
+fn resume_clocks<S>(peer: &mut Peer<S>, now: Instant) {
     let (Receiving::Paused { since }
     | Receiving::Waiting { since }
     | Receiving::Queued { since }

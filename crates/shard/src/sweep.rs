@@ -1,12 +1,10 @@
 //! The shard's own timer: one sweep for every timeout, the gauges that are too slow for a turn, and a look at itself.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use corelane_metrics::{CloseReason, Histogram, cell};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::clock::{Instant, thread_cpu_nanoseconds};
+use crate::kernel::{Instant, Kernel, Socket};
 use crate::limits::{BACKLOG_SAMPLE, Limits, SILENT_CHECK_AFTER, SILENT_CHECKED, TICK};
 use crate::peer::{Peer, Phase, Receiving};
 use crate::shard::{Accepting, Shard};
@@ -22,7 +20,7 @@ enum Verdict {
     Finish,
 }
 
-impl Shard {
+impl<K: Kernel> Shard<K> {
     /// Runs the tick when it is due. A busy loop calls this every turn, a quiet one from the executor's timer.
     pub(crate) fn tick_if_due(&mut self, now: Instant) {
         if now < self.tick_at {
@@ -58,7 +56,7 @@ impl Shard {
             && self.now >= until
             && let Accepting::Paused { listener, .. } = std::mem::replace(&mut self.accepting, Accepting::Ended)
         {
-            self.ring.accept(listener.as_fd());
+            self.kernel.accept(&listener);
             self.accepting = Accepting::Armed(listener);
         }
     }
@@ -101,9 +99,8 @@ impl Shard {
         }
         for &slot in &slots[..count] {
             let Some(peer) = self.peers.get_mut(slot) else { continue };
-            let mut socket = [PollFd::new(&peer.socket, PollFlags::IN | PollFlags::RDHUP)];
-            if poll(&mut socket, Some(&Timespec::default())) == Ok(1) {
-                self.ring.cancel_receive(slot);
+            if peer.socket.is_readable() {
+                self.kernel.cancel_receive(slot);
             }
         }
     }
@@ -122,7 +119,7 @@ impl Shard {
         metrics.set_gauge(cell::INGEST_BACKLOG_BYTES, backlog);
         metrics.set_total(cell::ALLOCATIONS, allocations.count);
         metrics.set_total(cell::ALLOCATED_BYTES, allocations.bytes);
-        metrics.set_total(cell::CPU_NANOSECONDS, thread_cpu_nanoseconds());
+        metrics.set_total(cell::CPU_NANOSECONDS, self.kernel.cpu_nanoseconds());
     }
 
     /// Unread bytes in the kernel: those of a few sockets, another few each time, scaled up to all.
@@ -132,14 +129,14 @@ impl Shard {
             self.backlog_next = (self.backlog_next + 1) % self.peers.slots_used();
             if let Some(peer) = self.peers.get_mut(self.backlog_next) {
                 asked += 1;
-                unread += rustix::io::ioctl_fionread(&peer.socket).unwrap_or(0);
+                unread += peer.socket.unread_bytes();
             }
         }
         if asked == 0 { 0.0 } else { unread as f64 / asked as f64 * self.connections as f64 }
     }
 }
 
-fn judge(peer: &Peer, slot: usize, now: Instant, limits: &Limits) -> Verdict {
+fn judge<S: Socket>(peer: &Peer<S>, slot: usize, now: Instant, limits: &Limits) -> Verdict {
     let &Limits { frame_timeout, idle_timeout, .. } = limits;
     match peer.phase {
         Phase::Answering { until } | Phase::Lingering { until, .. } if now >= until => return Verdict::Finish,
@@ -176,7 +173,7 @@ fn judge(peer: &Peer, slot: usize, now: Instant, limits: &Limits) -> Verdict {
 
 /// Whether the connection is old enough to be closed, and at a point where that loses nothing: between frames, and right
 /// behind an answer. A peer that never asked for one would not know where to go on; it is closed when it is silent.
-pub(crate) fn is_too_old(peer: &Peer, slot: usize, now: Instant, age_max: Duration) -> bool {
+pub(crate) fn is_too_old<S: Socket>(peer: &Peer<S>, slot: usize, now: Instant, age_max: Duration) -> bool {
     if age_max.is_zero() || peer.phase != Phase::Open {
         return false;
     }
@@ -191,7 +188,7 @@ pub(crate) fn is_too_old(peer: &Peer, slot: usize, now: Instant, age_max: Durati
 }
 
 /// Whether nothing has come for a while, and nothing is here that was not read.
-fn is_silent(peer: &Peer, now: Instant) -> bool {
+fn is_silent<S: Socket>(peer: &Peer<S>, now: Instant) -> bool {
     let silent = peer.receiving == Receiving::Armed && now.since(peer.last_byte_at) >= TICK;
-    silent && rustix::io::ioctl_fionread(&peer.socket).is_ok_and(|unread| unread == 0)
+    silent && peer.socket.unread_bytes() == 0
 }

@@ -177,7 +177,7 @@ impl Tls {
     }
 }
 
-impl Peer {
+impl<S> Peer<S> {
     /// Takes the frames out of what was received.
     pub(crate) fn serve(&mut self, mut received: Received, core: &mut Core) -> Outcome {
         let partial = self.connection.partial_number();

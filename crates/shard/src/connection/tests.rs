@@ -6,6 +6,7 @@ use corelane_wire::{HEADER_BYTES, Reply, decode_answer, encode_event};
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::Instant;
 use crate::limits::{HEADROOM_BYTES, RECEIVE_BYTES};
 
 /// A device of this name makes the connection that serves it panic, so that tests can see what a bug would cost.
