@@ -69,8 +69,11 @@ fn lateness<S: Socket>(peer: &Peer<S>, now: Instant) -> Option<u64> {
         return (now.since(output.since()) >= EVICT_AFTER).then_some(0);
     }
     let age = now.since(peer.started_at);
-    // A parked connection with a short start costs little, and may be kept from sending by its window.
-    let is_cheap = matches!(peer.receiving, Receiving::Parked { .. }) && peer.partial_bytes() <= PARKED_CHEAP_BYTES;
+    // A parked connection with a short start costs little, and may be kept from sending by its window, unless it was read
+    // and still did not send.
+    let is_cheap = matches!(peer.receiving, Receiving::Parked { .. })
+        && peer.partial_bytes() <= PARKED_CHEAP_BYTES
+        && !peer.wasted_place;
     if !peer.holds_memory() || is_cheap || age < EVICT_AFTER {
         return None;
     }

@@ -85,6 +85,11 @@ pub const FINISHING_MIN: usize = 2;
 /// And most of them, where memory allows more. They are looked through for each of [`PARKED_A_TURN`].
 pub const FINISHING_MAX: usize = 64;
 
+/// A connection that is read although its frame does not become whole by that has to bring [`FRAME_RATE_MIN`] from this time
+/// on, or its place goes to the next. Longer, and a few silent peers would keep the others of a small pool waiting; shorter
+/// than the way to a distant peer and back, and its place would be lost between two windows.
+pub const FINISHING_GRACE: Duration = Duration::from_millis(200);
+
 /// With no buffer left to lend, connections are evicted after this time at once: until then frames that are being finished may
 /// free some.
 pub const EVICT_DRY_AFTER: Duration = EVICT_AFTER;

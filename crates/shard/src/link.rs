@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_queue::ArrayQueue;
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::admission::AccessRules;
 use crate::tls::TlsConfig;
@@ -88,6 +88,14 @@ impl ShardLink {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.inner.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody has called [`wake`](Self::wake) since this was asked last. For whoever drives a shard without a
+    /// thread of its own.
+    pub fn take_wake(&self) -> bool {
+        let mut wake = [PollFd::new(&self.inner.wake, PollFlags::IN)];
+        let is_woken = poll(&mut wake, Some(&Timespec::default())) == Ok(1);
+        is_woken && rustix::io::read(&self.inner.wake, &mut [0; 8]).is_ok()
     }
 
     pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {

@@ -32,6 +32,8 @@ pub(crate) struct Peer<S> {
     pub(crate) started_at: Instant,
     /// Whether its receive window is known to take the largest frame.
     pub(crate) has_large_window: bool,
+    /// Whether it was read while the pool was short, ahead of others, and sent too little.
+    pub(crate) wasted_place: bool,
     /// While parked: when it was last looked whether the stream has ended.
     pub(crate) end_checked_at: Instant,
     pub(crate) accepted_at: Instant,
@@ -95,6 +97,7 @@ impl<S> Peer<S> {
             last_byte_at: now,
             started_at: now,
             has_large_window: false,
+            wasted_place: false,
             end_checked_at: Instant::default(),
             accepted_at: now,
             allowance,
@@ -108,10 +111,10 @@ impl<S> Peer<S> {
         self.waits_writable || self.receiving == Receiving::Armed
     }
 
-    /// The clocks stand still while it is us who do not read.
-    pub(crate) fn forgive(&mut self, pause: Duration) {
-        self.last_byte_at = self.last_byte_at + pause;
-        self.started_at = self.started_at + pause;
+    /// The clocks stand still while it is us who do not read. A pause that is forgiven twice does not put them ahead.
+    pub(crate) fn forgive(&mut self, pause: Duration, now: Instant) {
+        self.last_byte_at = (self.last_byte_at + pause).min(now);
+        self.started_at = (self.started_at + pause).min(now);
     }
 
     /// Why the connection ended, when its bytes did.

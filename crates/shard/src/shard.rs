@@ -142,7 +142,7 @@ impl<K: Kernel> Shard<K> {
         self.serve_handshakes();
         self.refill();
         busy |= self.is_runnable();
-        busy |= self.config.series.answer(&self.core.pipeline.rollup);
+        busy |= self.answer_series();
         if self.is_asked_to_stop() {
             self.advance_drain();
         }
@@ -241,6 +241,7 @@ impl<K: Kernel> Shard<K> {
         let outcome = catch_unwind(AssertUnwindSafe(|| peer.serve(received, &mut self.core)));
         if !peer.is_handshaking() && peer.partial_number() != partial {
             peer.started_at = self.now;
+            peer.wasted_place = false;
             if let Receiving::Paused { since } = &mut peer.receiving {
                 *since = self.now;
             }
@@ -323,7 +324,10 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// Prepares for sleep; `false` when there is something to do instead.
-    pub(crate) fn falls_asleep(&mut self) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// What ends the shard.
+    pub fn falls_asleep(&mut self) -> io::Result<bool> {
         self.flush();
         // A stop is watched turn by turn, and so is a pool that is short.
         let is_quiet = !self.supply.is_anybody_waiting();
@@ -331,22 +335,49 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// A tick of a sleeping loop: what it starts, and buffers that it frees, are the loop's to see to.
-    pub(crate) fn tick_asleep(&mut self, now: Instant) {
+    pub fn tick_asleep(&mut self, now: Instant) {
         self.tick_if_due(now);
         if self.kernel.has_unsubmitted() || self.supply.is_anybody_waiting() {
             self.config.shards.link(self.config.index).wake();
         }
     }
 
-    pub(crate) fn wakes_up(&mut self) {
+    /// Ends the sleep that [`falls_asleep`](Self::falls_asleep) began.
+    pub fn wakes_up(&mut self) {
         self.kernel.wake_up();
     }
 
     /// The last word of a shard that has drained.
-    pub(crate) fn stopped(&mut self) {
+    pub fn stopped(&mut self) {
         self.core.pipeline.metrics.set_state(ShardState::Stopped);
         self.update_slow_gauges();
         self.flush();
+    }
+
+    /// Fills a page of live series, if one was asked for; tells whether it did.
+    pub fn answer_series(&mut self) -> bool {
+        self.config.series.answer(&self.core.pipeline.rollup)
+    }
+
+    /// Its kernel.
+    pub fn kernel(&self) -> &K {
+        &self.kernel
+    }
+
+    /// Its kernel.
+    pub fn kernel_mut(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    /// Connections that have a slot, closing ones included.
+    pub fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Buffers that are neither free, nor lent, nor in an inbox, nor cut into slots. Between two turns there is none.
+    pub fn missing_buffers(&self) -> usize {
+        let pool = &self.core.pool;
+        pool.capacity() - pool.free() - pool.cut() - self.kernel.lent() - self.inboxes.len()
     }
 
     /// Buffers with unread or kept bytes.

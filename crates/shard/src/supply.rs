@@ -22,8 +22,8 @@ use rustix::io::Errno;
 use crate::inbox::Received;
 use crate::kernel::{Instant, Kernel, RECEIVED_AT, Socket};
 use crate::limits::{
-    END_CHECK_EVERY, EVICT_DRY_AFTER, FINISHING_MAX, FINISHING_MIN, Limits, PARKED_A_TURN, POOL_SHORT_AFTER,
-    RECEIVE_BYTES, SHORT_RECEIVE_BYTES_MAX, SHORT_RECEIVE_BYTES_MIN, TICKS_A_SECOND,
+    END_CHECK_EVERY, EVICT_DRY_AFTER, FINISHING_GRACE, FINISHING_MAX, FINISHING_MIN, FRAME_RATE_MIN, Limits,
+    PARKED_A_TURN, POOL_SHORT_AFTER, RECEIVE_BYTES, SHORT_RECEIVE_BYTES_MAX, SHORT_RECEIVE_BYTES_MIN, TICKS_A_SECOND,
 };
 use crate::peer::{Peer, Phase, Receiving};
 use crate::shard::Shard;
@@ -35,15 +35,50 @@ pub(crate) struct Supply {
     wait_queue: VecDeque<usize>,
     /// Slots of connections that are read when their frame can be finished: looked at first, since that frees memory.
     parked: VecDeque<usize>,
-    /// Connections, at most [`FINISHING_MAX`], that are read although their frame does not become whole by that, each with the
-    /// number of boundaries in front of that frame.
-    finishing: Vec<(usize, u64)>,
+    /// Connections, at most [`FINISHING_MAX`], that are read although their frame does not become whole by that.
+    finishing: Vec<Finishing>,
     pub(crate) kept_max: usize,
     short_since: Option<Instant>,
     /// Since when connections wait and nothing can be lent.
     dry_since: Option<Instant>,
     /// What eviction chooses from: a rank and a slot each. Empty in between; here so that it is allocated once.
     pub(crate) candidates: Vec<(u64, usize)>,
+}
+
+/// The place of a connection among those that are read although their frame does not become whole by that. It is lost once
+/// that frame has ended, or comes too slowly: others wait for the place.
+#[derive(Clone, Copy, Debug)]
+struct Finishing {
+    slot: usize,
+    /// Tells the connection from the next that has its slot.
+    accepted_at: Instant,
+    /// Boundaries in front of the frame.
+    boundary: u64,
+    since: Instant,
+    /// Bytes of the connection that had been received before.
+    received_bytes: u64,
+}
+
+impl Finishing {
+    fn new<S>(slot: usize, peer: &Peer<S>, now: Instant) -> Self {
+        let &Peer { accepted_at, received_bytes, .. } = peer;
+        Self { slot, accepted_at, boundary: peer.connection.boundaries(), since: now, received_bytes }
+    }
+
+    fn is_of<S>(&self, peer: &Peer<S>) -> bool {
+        peer.phase == Phase::Open
+            && peer.accepted_at == self.accepted_at
+            && peer.connection.boundaries() == self.boundary
+    }
+
+    /// Whether nothing of it can be read, and what could was too little for the time.
+    fn is_too_slow<S: Socket>(&self, peer: &Peer<S>, now: Instant) -> bool {
+        let held = now.since(self.since);
+        let bytes = u128::from(peer.received_bytes - self.received_bytes);
+        held >= FINISHING_GRACE
+            && bytes * 1_000_000_000 < u128::from(FRAME_RATE_MIN) * held.as_nanos()
+            && peer.socket.unread_bytes() == 0
+    }
 }
 
 impl Supply {
@@ -76,10 +111,10 @@ impl Supply {
     }
 
     /// Whether a connection may be read although its frame does not become whole by that; `share` is how many may.
-    fn may_finish(&mut self, slot: usize, boundary: u64, share: usize) -> bool {
-        let is_known = self.finishing.contains(&(slot, boundary));
+    fn may_finish(&mut self, place: Finishing, share: usize) -> bool {
+        let is_known = self.finishing.iter().any(|other| (other.slot, other.boundary) == (place.slot, place.boundary));
         if !is_known && self.finishing.len() < share.min(FINISHING_MAX) {
-            self.finishing.push((slot, boundary));
+            self.finishing.push(place);
             return true;
         }
         is_known
@@ -195,11 +230,11 @@ impl<K: Kernel> Shard<K> {
     /// Reads the rest of frames that the kernel has whole. Other parked connections, whose receive window is smaller than their
     /// frame or whose frame is behind a whole TLS record, are read a few at a time: what they have has to be kept.
     fn finish_frames(&mut self) {
-        let peers = &mut self.peers;
-        self.supply.finishing.retain(|&(slot, boundary)| {
-            peers
-                .get_mut(slot)
-                .is_some_and(|peer| peer.phase == Phase::Open && peer.connection.boundaries() == boundary)
+        let (peers, now) = (&mut self.peers, self.now);
+        self.supply.finishing.retain(|place| {
+            let Some(peer) = peers.get_mut(place.slot).filter(|peer| place.is_of(peer)) else { return false };
+            peer.wasted_place |= place.is_too_slow(peer, now);
+            !peer.wasted_place
         });
         for _ in 0..self.supply.parked.len().min(PARKED_A_TURN) {
             let spare = self.core.pool.free().saturating_sub(self.buffers_promised());
@@ -214,10 +249,10 @@ impl<K: Kernel> Shard<K> {
             };
             let unread = peer.socket.unread_bytes();
             let is_whole = peer.connection.is_mid_frame() && unread >= missing as u64;
-            let boundary = peer.connection.boundaries();
+            let place = Finishing::new(slot, peer, now);
             // With little memory, one at a time: what it needs must not be taken by the next.
             let share = if spare < 2 * REST_BUFFERS { 1 } else { FINISHING_MIN.max(spare / 2) };
-            if is_whole || !self.supply.is_short() || unread > 0 && self.supply.may_finish(slot, boundary, share) {
+            if is_whole || !self.supply.is_short() || unread > 0 && self.supply.may_finish(place, share) {
                 if spare < REST_BUFFERS {
                     // There is no buffer but those lent.
                     return self.arm(slot);
@@ -364,7 +399,7 @@ fn resume_clocks<S>(peer: &mut Peer<S>, now: Instant) {
     else {
         return;
     };
-    peer.forgive(now.since(since));
+    peer.forgive(now.since(since), now);
 }
 
 #[cfg(test)]
@@ -426,10 +461,12 @@ mod tests {
     #[test]
     fn a_few_connections_at_a_time_are_read_although_their_frame_is_not_there() {
         let mut supply = supply(1);
-        let granted = |supply: &mut Supply, share| (0..100).filter(|&slot| supply.may_finish(slot, 5, share)).count();
+        let place = |slot, boundary| Finishing { slot, accepted_at: at(0), boundary, since: at(0), received_bytes: 0 };
+        let granted =
+            |supply: &mut Supply, share| (0..100).filter(|&slot| supply.may_finish(place(slot, 5), share)).count();
         assert_eq!(granted(&mut supply, 1), 1);
-        assert!(supply.may_finish(0, 5, 0), "until its frame is finished");
-        assert!(!supply.may_finish(0, 6, 0));
+        assert!(supply.may_finish(place(0, 5), 0), "until its frame is finished");
+        assert!(!supply.may_finish(place(0, 6), 0));
         assert_eq!(granted(&mut supply, 10), 10);
         assert_eq!(granted(&mut supply, 1_000), FINISHING_MAX);
     }

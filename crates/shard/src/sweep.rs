@@ -33,7 +33,7 @@ impl<K: Kernel> Shard<K> {
         if late >= TICK {
             for slot in 0..self.peers.slots_used() {
                 if let Some(peer) = self.peers.get_mut(slot) {
-                    peer.forgive(late);
+                    peer.forgive(late, now);
                 }
             }
         }
