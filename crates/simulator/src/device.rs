@@ -200,13 +200,17 @@ impl Device {
             return Ok(());
         }
         Err(format!(
-            "an honest device was closed ({:?}, {link:?}, {:?} after connecting) with {} of {} answers, {} of {} bytes sent",
+            "an honest device was closed ({:?}, {link:?}, {:?} after connecting) with {} of {} answers, {} of {} bytes sent, ended {}, TLS {}, {} taken of {}",
             self.closing,
             network.now.since(self.connected_at),
             self.answers,
             self.script.requests(),
             self.written,
-            self.script.bytes.len()
+            self.script.bytes.len(),
+            self.has_ended,
+            self.tls.is_some(),
+            self.taken,
+            self.out.len()
         ))
     }
 
@@ -229,6 +233,7 @@ impl Device {
                 let is_unheard = self.answers == 0 && (network.is_stopping || is_old || is_slow);
                 let may_shake_hands = self.tls.is_some() && self.answers == 0;
                 is_unheard
+                    || network.is_stopping && self.has_ended
                     || may_shake_hands && now.since(self.connected_at) >= EVICT_AFTER
                     || now.since(self.acted_at) >= EVICT_AFTER
             }
@@ -341,7 +346,11 @@ impl Manners {
         let is_honest = random.below(2) == 0;
         let stops = !is_honest && random.below(4) > 0;
         Self {
-            piece: if is_honest { *random.pick(&[3_000, 70_000, 200_000]) } else { *random.pick(&[1, 40, 5_000, 200_000]) },
+            piece: if is_honest {
+                *random.pick(&[3_000, 70_000, 200_000])
+            } else {
+                *random.pick(&[1, 40, 5_000, 200_000])
+            },
             stops_at: stops.then(|| 1 + random.below(stream_bytes + 300)),
             stop: *random.pick(&[Stop::Silence, Stop::HalfClose, Stop::Reset]),
             reads: is_honest || random.below(3) > 0,

@@ -71,7 +71,8 @@ impl Script {
         // Mostly all of them, as sources do.
         let count = if random.below(5) == 0 { 1 + random.below(sensors) } else { sensors };
         // Whole numbers: their sums are the same in any order.
-        let points: Vec<_> = (0..count).map(|sensor| (format!("s{sensor}"), random.below(2_000) as f64 - 1_000.0)).collect();
+        let points: Vec<_> =
+            (0..count).map(|sensor| (format!("s{sensor}"), random.below(2_000) as f64 - 1_000.0)).collect();
         let most = *random.pick(sizes);
         let text = "m".repeat(random.below(most + 1));
         let metadata = (!text.is_empty()).then_some(text.as_str());

@@ -87,9 +87,9 @@ pub fn run(seed: u64) -> Result<Report, Failure> {
             text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
         }
     };
-    let closes = CloseReason::ALL.iter().map(|&reason| {
-        (reason.label(), simulation.totals.counter_sum(cell::connections_closed(reason)))
-    });
+    let closes = CloseReason::ALL
+        .iter()
+        .map(|&reason| (reason.label(), simulation.totals.counter_sum(cell::connections_closed(reason))));
     let closes: Vec<_> = closes.filter(|&(_, count)| count > 0).collect();
     Err(Failure { seed, step: simulation.steps, what: format!("{what}; closed so far: {closes:?}") })
 }
@@ -152,7 +152,18 @@ impl Simulation {
         let hosts = (0..count).map(|index| Host::new(index, &limits, &shards, &network)).collect();
         let started_at = network.borrow().now;
         let totals = Totals::new(count);
-        Self { network, shards, hosts, limits, devices: Vec::new(), busy: Vec::new(), to_come, steps: 0, started_at, totals }
+        Self {
+            network,
+            shards,
+            hosts,
+            limits,
+            devices: Vec::new(),
+            busy: Vec::new(),
+            to_come,
+            steps: 0,
+            started_at,
+            totals,
+        }
     }
 
     fn run(&mut self) -> Result<(), String> {
@@ -231,7 +242,8 @@ impl Simulation {
                 self.busy.retain(|&at| devices[at].state == State::Busy);
             }
             97.. => {
-                let most = *self.pick(&[Duration::from_millis(1), Duration::from_millis(20), Duration::from_millis(300)]);
+                let most =
+                    *self.pick(&[Duration::from_millis(1), Duration::from_millis(20), Duration::from_millis(300)]);
                 let mut network = self.network.borrow_mut();
                 let time = network.some_time(most);
                 network.pass(time);
@@ -298,7 +310,10 @@ impl Simulation {
             let count = series.get(FIRST_SENSOR).map_or(0, |series| series.count);
             let (known, sent) = device.frames_known();
             if !(known.committed..=sent.committed).contains(&count) {
-                return Err(format!("{}: {count} frames were counted, of {known:?} at least, {sent:?} at most", device.id));
+                return Err(format!(
+                    "{}: {count} frames were counted, of {known:?} at least, {sent:?} at most",
+                    device.id
+                ));
             }
             let expected = device.script.series(count);
             let is_same = series.len() == expected.len()
@@ -314,7 +329,8 @@ impl Simulation {
         if counted != accepted {
             return Err(format!("{counted} frames are accepted by the counter, {accepted} by the series"));
         }
-        let rejected = RejectReason::ALL.iter().map(|&reason| self.totals.counter_sum(cell::frames_rejected(reason))).sum();
+        let rejected =
+            RejectReason::ALL.iter().map(|&reason| self.totals.counter_sum(cell::frames_rejected(reason))).sum();
         if !(rejected_least..=rejected_most).contains(&rejected) {
             return Err(format!("{rejected} frames are rejected, not {rejected_least} to {rejected_most}"));
         }

@@ -22,8 +22,7 @@ fn settings() -> &'static (TlsConfig, Arc<ClientConfig>) {
         let [certificate_file, key_file] = ["certificate", "key"].map(|name| directory.path().join(name));
         std::fs::write(&certificate_file, certificate.pem()).expect("a file");
         std::fs::write(&key_file, key.serialize_pem()).expect("a file");
-        let files =
-            DataPortFiles { certificate: certificate_file, key: key_file, client_ca: None, client_crl: None };
+        let files = DataPortFiles { certificate: certificate_file, key: key_file, client_ca: None, client_crl: None };
         let server = DataPortTls::load(files).expect("certificate and key belong together").config();
         let mut roots = RootCertStore::empty();
         roots.add(certificate.der().clone()).expect("a certificate");
