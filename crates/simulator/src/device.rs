@@ -23,18 +23,24 @@ pub(crate) struct Device {
     /// Bytes for the network, and how many of them it has taken.
     out: Vec<u8>,
     taken: usize,
+    /// When they were made.
+    out_at: Instant,
     has_ended: bool,
     /// Replies, as far as they have come.
     replies: Vec<u8>,
     answers: usize,
     /// What the server has told of its frames.
     told: Answer,
+    /// Whole frames that had reached the server when it was asked to stop.
+    arrived: usize,
     /// The code of the server's last frame.
     pub(crate) closing: Option<String>,
     connected_at: Instant,
     acted_at: Instant,
     /// When the first byte of the frame at hand was sent.
     frame_at: Option<(usize, Instant)>,
+    /// When it was too slow last.
+    slow_at: Option<Instant>,
     pub(crate) state: State,
 }
 
@@ -76,7 +82,7 @@ impl Device {
     pub(crate) fn new(network: &mut Network, number: usize, has_tls: bool) -> Self {
         let random = &mut network.random;
         let id = format!("d{number}");
-        let frames = *random.pick(&[0, 1, 2, 5, 20, 60]);
+        let frames = *random.pick(&[0, 1, 1, 2, 2, 5, 5, 20, 20, 60, 60, MANY_FRAMES]);
         let mut script = Script::new(random, &id, frames);
         let manners = Manners::new(random, script.bytes.len());
         // All answers of an honest device fit: whether it takes them in time is not a matter of chance.
@@ -96,20 +102,39 @@ impl Device {
             written: 0,
             out: Vec::new(),
             taken: 0,
+            out_at: now,
             has_ended: false,
             replies: Vec::new(),
             answers: 0,
             told: Answer::default(),
+            arrived: 0,
             closing: None,
             connected_at: now,
             acted_at: now,
             frame_at: None,
+            slow_at: None,
             state: State::Busy,
         }
     }
 
     pub(crate) fn is_honest(&self) -> bool {
         self.manners.is_honest
+    }
+
+    /// The server is asked to stop: from now on it has to decide what has reached it.
+    pub(crate) fn note_stop(&mut self, network: &Network) {
+        let link = &network.links[self.link];
+        // With TLS it is not known which frames these are.
+        if self.state == State::Busy && self.tls.is_none() && !link.is_closed && !link.server_ended {
+            self.arrived = self.script.frames_in(self.written - (self.out.len() - self.taken));
+        }
+    }
+
+    /// Frames that the server has to have decided although it was asked to stop; `None` if it has closed the connection for
+    /// another reason.
+    pub(crate) fn owed_at_stop(&self) -> Option<Answer> {
+        let is_stopped = self.manners.is_honest && matches!(self.closing.as_deref(), None | Some("shutdown"));
+        is_stopped.then(|| self.script.decided(self.arrived))
     }
 
     /// Frames that the server has told of, at least, and those that it may have received whole.
@@ -218,11 +243,7 @@ impl Device {
     fn is_excused(&self, network: &Network) -> bool {
         let now = network.now;
         let is_old = !network.age_max.is_zero() && now.since(self.connected_at) >= network.age_max;
-        let is_slow = self.frame_at.is_some_and(|(start, since)| {
-            let age = now.since(since);
-            let bytes = (self.written - start) as f64;
-            age >= EVICT_AFTER && bytes / age.as_secs_f64() < FRAME_RATE_MIN as f64
-        });
+        let is_slow = self.is_slow(now) || self.slow_at.is_some_and(|at| now.since(at) < 2 * EVICT_AFTER);
         match self.closing.as_deref() {
             Some("shutdown") => network.is_stopping,
             Some("max_age") => is_old,
@@ -240,14 +261,27 @@ impl Device {
         }
     }
 
+    /// Whether the frame at hand, or what is on its way, is older and slower than a server with a short pool accepts.
+    fn is_slow(&self, now: Instant) -> bool {
+        let is_slow = |bytes: usize, since: Instant| {
+            let age = now.since(since);
+            age >= EVICT_AFTER && (bytes as f64) < age.as_secs_f64() * FRAME_RATE_MIN as f64
+        };
+        is_slow(self.out.len(), self.out_at)
+            || self.frame_at.is_some_and(|(start, since)| is_slow(self.written - start, since))
+    }
+
     fn send(&mut self, network: &mut Network) {
         if self.state != State::Busy || self.closing.is_some() {
             return;
         }
         let now = network.now;
+        if self.is_slow(now) {
+            self.slow_at = Some(now);
+        }
         let piece = 1 + network.random.below(self.manners.piece);
         if self.taken == self.out.len() {
-            (self.out, self.taken) = (Vec::new(), 0);
+            (self.out, self.taken, self.out_at) = (Vec::new(), 0, now);
             self.write(piece);
         }
         let link = &mut network.links[self.link];
@@ -359,6 +393,9 @@ impl Manners {
         }
     }
 }
+
+/// More than a shard serves of one connection in one go, in less than one receive.
+const MANY_FRAMES: usize = 1_500;
 
 /// How long an honest device may wait for the server to read what it has sent.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -41,6 +41,7 @@ impl Script {
         let mut script = Self::default();
         let sensors = 1 + random.below(6);
         let sizes = random.pick::<&[usize]>(&[&[0, 0, 0, 100], &[0, 1_000, 20_000], &[60_000], &[0, 0, 30_000]]);
+        let sizes = if frames > 100 { &[0] } else { *sizes };
         let request_every = 1 + random.below(8);
         let bad_every = if random.below(3) == 0 { 2 + random.below(4) } else { usize::MAX };
         for number in 1..=frames {

@@ -105,6 +105,8 @@ struct Simulation {
     /// Devices to come.
     to_come: usize,
     steps: u64,
+    /// Whether the stop ended before its deadline.
+    has_stopped_in_time: bool,
     started_at: Instant,
     totals: Totals,
 }
@@ -144,7 +146,7 @@ impl Simulation {
             idle_timeout: 60 * second,
             frame_timeout: 10 * second,
             tls,
-            drain_timeout: 5 * second,
+            drain_timeout: 20 * second,
         };
         let to_come = 10 + random.below(60);
         let network = Network::new(random, count, limits.connection_age_max);
@@ -161,6 +163,7 @@ impl Simulation {
             busy: Vec::new(),
             to_come,
             steps: 0,
+            has_stopped_in_time: false,
             started_at,
             totals,
         }
@@ -206,13 +209,16 @@ impl Simulation {
         self.to_come = 0;
         self.shards.drain();
         self.network.borrow_mut().is_stopping = true;
-        let latest = self.now() + self.limits.drain_timeout + LINGER + Duration::from_secs(2);
+        self.devices.iter_mut().for_each(|device| device.note_stop(&self.network.borrow()));
+        let begun_at = self.now();
+        let latest = begun_at + self.limits.drain_timeout + LINGER + Duration::from_secs(2);
         while self.hosts.iter().any(|host| !host.is_stopped) {
             if self.now() > latest {
                 return Err("a stop takes longer than the drain timeout".into());
             }
             self.step()?;
         }
+        self.has_stopped_in_time = self.now().since(begun_at) < self.limits.drain_timeout;
         for host in &self.hosts {
             if host.shard.peers() > 0 {
                 return Err(format!("{} connections are left after the stop", host.shard.peers()));
@@ -314,6 +320,10 @@ impl Simulation {
                     "{}: {count} frames were counted, of {known:?} at least, {sent:?} at most",
                     device.id
                 ));
+            }
+            let owed = device.owed_at_stop().filter(|_| self.has_stopped_in_time);
+            if owed.is_some_and(|owed| count < owed.committed) {
+                return Err(format!("{}: {count} frames were counted, {owed:?} had come before the stop", device.id));
             }
             let expected = device.script.series(count);
             let is_same = series.len() == expected.len()
