@@ -117,6 +117,11 @@ pub const LARGE_RECEIVE_BYTES: u64 = 32 * 1024;
 
 /// Entries of the submission queue. A fuller one is submitted early, which costs a system call.
 pub const SUBMISSIONS: u32 = 512;
+
+/// Attempts to submit a full queue before the shard gives up: a kernel that is short of memory for a moment takes nothing.
+/// Each is a system call, so all together take 1 ms or more.
+pub const SUBMIT_ATTEMPTS: usize = 4096;
+
 /// Entries of the completion queue, 16 bytes each. What does not fit waits in the kernel.
 pub const COMPLETIONS: u32 = 8192;
 
