@@ -16,7 +16,7 @@
 //! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
 //! - `receive_ring`, `buffer_ring`, `inbox`, `window`: io_uring, the kernel's share of the pool, and what it has filled;
 //! - `run`, `parker`: the glommio executor around the loop, and its sleep;
-//! - `listener`, `link`, `clock`: sockets made at start, what crosses threads, time.
+//! - `listener`, `link`, `hand_over`, `clock`: sockets made at start, what crosses threads, time.
 
 mod address_table;
 mod admission;
@@ -26,6 +26,7 @@ mod close;
 mod connection;
 mod drain;
 mod eviction;
+mod hand_over;
 mod handshakes;
 mod inbox;
 mod kept;

@@ -10,22 +10,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use corelane_metrics::SecurityKind;
-use crossbeam_queue::ArrayQueue;
 
 use crate::address_table::{AcceptsByAddress, ConnectionsByAddress, Entry, counted_address};
 use crate::admission::{AccessRules, Admitted};
 use crate::clock::Instant;
-use crate::limits::{HANDED_MAX, Limits};
+use crate::hand_over::HandOver;
+use crate::limits::Limits;
 use crate::link::ShardLink;
 use crate::tls::TlsConfig;
 
 /// All shards of a process, seen from each of them and from outside.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Shards {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     members: Box<[Member]>,
     connections: Option<ConnectionsByAddress>,
@@ -34,13 +33,12 @@ struct Inner {
 }
 
 /// Alone on its cache lines (two: adjacent lines are fetched in pairs), so that counting disturbs no other shard.
-#[derive(Debug)]
 #[repr(align(128))]
 struct Member {
     connections: AtomicUsize,
     /// Whether it may still hand connections over.
     hands_over: AtomicBool,
-    handed: ArrayQueue<Admitted>,
+    handed: HandOver,
     link: ShardLink,
 }
 
@@ -54,7 +52,7 @@ impl Shards {
             Ok(Member {
                 connections: AtomicUsize::new(0),
                 hands_over: AtomicBool::new(true),
-                handed: ArrayQueue::new(HANDED_MAX),
+                handed: HandOver::new(),
                 link: ShardLink::new()?,
             })
         };
