@@ -77,7 +77,7 @@ fn events_of_all_shards_are_told_newest_first() {
         [(0, 3_000_000_000, SecurityKind::Oversize, 70_000), (1, 2_000_000_001, SecurityKind::RejectedFrames, 64)]
     {
         let peer = "192.0.2.1:5000".parse().unwrap();
-        server.shards[shard].events.push(SecurityEvent { unix_nanos, kind, peer, detail }).unwrap();
+        server.shards[shard].events.lock().unwrap().push(SecurityEvent { unix_nanos, kind, peer, detail });
     }
     let told = server.get("/api/v1/events").json();
     assert_eq!(

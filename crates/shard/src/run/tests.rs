@@ -2,10 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
 use corelane_metrics::{CloseReason, Sample, Totals, cell};
-use corelane_ring::{Drain, telemetry_ring};
+use corelane_ring::{Drain, event_lane, telemetry_ring};
 use corelane_rollup::snapshot_lane;
 use corelane_wire::encode_event;
 
@@ -54,7 +54,7 @@ fn start_of(shards: usize, drain_timeout: std::time::Duration) -> Running {
         limits,
         recorder,
         series: snapshot_lane().1,
-        events: Arc::new(ArrayQueue::new(4)),
+        events: event_lane(4).0,
         shards,
         rules: AccessRules::default(),
         tls: None,
