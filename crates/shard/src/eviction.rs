@@ -59,8 +59,8 @@ impl Shard {
 }
 
 /// The bytes a second at which the partial frame has come so far, unread ones in the kernel included, if that is too slow;
-/// 0 for a peer that has fallen silent, and for answers that stay unread. `None` for a connection that may stay: it holds nothing, is young, or we are the ones who
-/// have not read what is there.
+/// 0 for a peer that has fallen silent, and for answers that stay unread. `None` for a connection that may stay: it holds
+/// nothing, is young, or we are the ones who have not read what is there.
 fn lateness(peer: &Peer, now: Instant) -> Option<u64> {
     if peer.phase != Phase::Open || !peer.inbox.is_empty() {
         return None;

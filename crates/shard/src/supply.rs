@@ -344,8 +344,8 @@ impl Shard {
         }
     }
 
-    /// While the pool is short: a connection that is inside a longer frame, and receives at will since before, is stopped, so
-    /// that it goes on by [`go_on`](Self::go_on).
+    /// While the pool is short: ends the receive of a connection that is inside a longer frame and has received at will since
+    /// before. When the receive has ended, [`wait_for_buffer`](Self::wait_for_buffer) decides how the connection is read.
     pub(crate) fn stop_if_short(&mut self, slot: usize) {
         if !self.supply.is_short() {
             return;
