@@ -7,7 +7,8 @@ use std::sync::mpsc;
 use corelane_metrics::{CloseReason, Sample, Totals, cell};
 use corelane_ring::{Drain, event_lane, telemetry_ring};
 use corelane_rollup::snapshot_lane;
-use corelane_wire::encode_event;
+use corelane_wire::{Answer, UNANSWERED_REQUESTS_MAX, encode_answer, encode_event};
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::limits::POOL_BUFFERS_MIN;
@@ -121,6 +122,29 @@ fn a_panic_in_one_connection_closes_that_connection_only() {
 #[test]
 fn a_panic_inside_the_rollup_closes_that_connection_only_and_shapes_stay_known() {
     costs_its_connection_only(frame("unlucky", &["c", "panics"]));
+}
+
+#[test]
+fn a_peer_with_as_many_unanswered_requests_as_it_may_have_gets_every_answer() {
+    let Running { address, link, thread, .. } = start();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    // So that answers wait with the shard.
+    socket.set_recv_buffer_size(1).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut peer = TcpStream::from(socket);
+    peer.set_nodelay(true).unwrap();
+    let answer = encode_answer(Answer::default()).as_slice().repeat(UNANSWERED_REQUESTS_MAX);
+    for _ in 0..3 {
+        for _ in 0..UNANSWERED_REQUESTS_MAX {
+            peer.write_all(&[0; 4]).unwrap();
+        }
+        let mut answers = vec![0; answer.len()];
+        peer.read_exact(&mut answers).unwrap();
+        assert!(answers == answer);
+    }
+    drop(peer);
+    link.drain();
+    thread.join().unwrap();
 }
 
 #[test]
