@@ -1,17 +1,15 @@
 //! This project's server with its defaults, put together as `corelane serve` does it, without flags, log and signals.
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
 use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, MemoryUse, Protection, ShardPort};
-use corelane_ring::telemetry_ring;
+use corelane_ring::{event_lane, telemetry_ring};
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
 use corelane_shard::{AccessRules, Allocations, Limits, ShardConfig, Shards, bind_listeners};
 use corelane_testkit::allocator::thread_calls;
-use crossbeam_queue::ArrayQueue;
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{BACKLOG, SERIES_MAX, answer_questions};
@@ -52,13 +50,13 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
     for (index, listener) in listeners.into_iter().enumerate() {
         let (recorder, samples) = telemetry_ring(RING_SLOTS);
         let (asker, answerer) = snapshot_lane();
-        let security = Arc::new(ArrayQueue::new(SECURITY_EVENTS_MAX));
+        let (security, security_reader) = event_lane(SECURITY_EVENTS_MAX);
         let waker = shared.link(index).clone();
         ports.push(ShardPort {
             core: cores[index],
             samples,
             series: asker,
-            events: Arc::clone(&security),
+            events: security_reader,
             wake: Box::new(move || waker.wake()),
         });
         let config = ShardConfig {

@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, io, time::Duration};
 
-use corelane_wire::Answer;
+use corelane_wire::{Answer, UNANSWERED_REQUESTS_MAX};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::Interest,
@@ -89,11 +89,18 @@ impl Client {
         Ok(())
     }
 
-    /// Queues a commit request; [`answer`](Self::answer) gives its answer. With 1 024 of them pending a server stops
-    /// reading until it has answered some.
-    pub fn request_commit(&mut self) {
+    /// Queues a commit request; [`answer`](Self::answer) returns its answer. While [`UNANSWERED_REQUESTS_MAX`] requests have
+    /// none, which is as many as the protocol allows, it first writes what is queued and waits for an answer.
+    ///
+    /// # Errors
+    /// `Closed`, `Lost` or `InvalidReply` when the connection ended before there was room.
+    pub async fn request_commit(&mut self) -> Result<(), ClientError> {
+        while self.pending >= UNANSWERED_REQUESTS_MAX {
+            self.turn().await?;
+        }
         self.outgoing.extend_from_slice(&COMMIT_REQUEST);
         self.pending += 1;
+        Ok(())
     }
 
     /// Writes all that is queued.
@@ -130,7 +137,7 @@ impl Client {
     /// # Errors
     /// As [`answer`](Self::answer).
     pub async fn commit(&mut self) -> Result<Answer, ClientError> {
-        self.request_commit();
+        self.request_commit().await?;
         while self.pending > 0 {
             self.turn().await?;
         }

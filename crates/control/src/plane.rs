@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corelane_metrics::{SAMPLE_WORDS, Sample, SecurityEvent, ShardState, Totals, cell};
-use corelane_ring::Drain;
+use corelane_ring::{Drain, EventReader};
 use corelane_rollup::SnapshotAsker;
 use corelane_tls::DataPortTls;
-use crossbeam_queue::ArrayQueue;
 
 use crate::events::EventLog;
 use crate::sensors::SeriesPort;
@@ -22,8 +21,8 @@ pub struct ShardPort {
     pub samples: Drain<SAMPLE_WORDS>,
     /// Asks for pages of the shard's series.
     pub series: SnapshotAsker,
-    /// Security events. The shard drops an event when the lane is full; its counter still tells of it.
-    pub events: Arc<ArrayQueue<SecurityEvent>>,
+    /// Security events. A full lane loses the oldest; the shard's counter still tells of it.
+    pub events: EventReader<SecurityEvent>,
     /// Wakes the shard after a page was asked for.
     pub wake: Box<dyn Fn() + Send>,
 }
@@ -74,7 +73,7 @@ pub struct ControlPlane {
 struct ShardEnds {
     core: usize,
     samples: Drain<SAMPLE_WORDS>,
-    events: Arc<ArrayQueue<SecurityEvent>>,
+    events: EventReader<SecurityEvent>,
     /// When a drain last found a sample.
     heard: Instant,
 }
@@ -120,11 +119,7 @@ impl ControlPlane {
             if count > 0 {
                 ends.heard = Instant::now();
             }
-            // Bounded by the lane, so that a shard that fills it as fast cannot hold this thread.
-            for _ in 0..ends.events.capacity() {
-                let Some(event) = ends.events.pop() else { break };
-                self.events.push(event);
-            }
+            ends.events.drain().for_each(|event| self.events.push(event));
         }
         while let Some(event) = self.wrong_tokens.next_event() {
             self.events.push(event);

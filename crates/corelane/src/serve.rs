@@ -18,13 +18,12 @@ use corelane_control::{
     Configured, ControlConfig, ControlHandle, ControlPlane, HttpLimits, Protection, ShardPort, TokenSource,
 };
 use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
-use corelane_ring::telemetry_ring;
+use corelane_ring::{event_lane, telemetry_ring};
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
 use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards, TlsConfig};
 use corelane_tls::{CertificateSource, DataPortFiles, DataPortTls, LoadError};
 use corelane_wire::RejectReason;
-use crossbeam_queue::ArrayQueue;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{MembarrierCommand, membarrier};
 use sd_notify::NotifyState;
@@ -238,13 +237,13 @@ fn start_shards(
     for (index, (listener, &core)) in listeners.into_iter().zip(&placement.data).enumerate() {
         let (recorder, samples) = telemetry_ring(RING_SLOTS);
         let (asker, answerer) = snapshot_lane();
-        let security = Arc::new(ArrayQueue::new(SECURITY_EVENTS_MAX));
+        let (security, security_reader) = event_lane(SECURITY_EVENTS_MAX);
         let waker = shards.link(index).clone();
         ports.push(ShardPort {
             core,
             samples,
             series: asker,
-            events: Arc::clone(&security),
+            events: security_reader,
             wake: Box::new(move || waker.wake()),
         });
         let accepts = events.clone();

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use corelane_testkit::frames::{COMMIT_REQUEST, invalid_frames, small_event};
-use corelane_testkit::{Peer, Reply, Server};
+use corelane_testkit::{Metrics, Peer, Reply, Server};
 use corelane_wire::Answer;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_corelane");
@@ -93,15 +93,30 @@ fn careless_peer(server: &Server) -> Peer {
     peer
 }
 
-/// Asks until the server has had enough; returns how often that was, about.
-fn ask_until_closed(peer: &mut Peer) -> usize {
+/// Requests that are sent at once: their answers are far less than the server keeps.
+const AT_ONCE: usize = 1_000;
+
+/// Asks a few times more and waits until the server has answered, or has closed a connection.
+fn ask(server: &Server, peer: &mut Peer) {
+    let received = |metrics: &Metrics| metrics.count("corelane_received_bytes_total", &[]);
+    let (before, requests) = (server.metrics(), COMMIT_REQUEST.repeat(AT_ONCE));
+    let whole = received(&before) + requests.len() as u64;
+    if peer.try_send(&requests).is_ok() {
+        server.wait_metrics("they are answered", |metrics| {
+            received(metrics) >= whole || metrics.closed() > before.closed()
+        });
+    }
+}
+
+/// Asks until the server has had enough; returns how often that was, but for the last few times.
+fn ask_until_closed(server: &Server, peer: &mut Peer) -> usize {
     const ENOUGH: usize = 16 << 20;
-    for asked in (0..ENOUGH).step_by(1_000) {
-        if peer.try_send(&COMMIT_REQUEST.repeat(1_000)).is_err() {
+    let before = server.metrics().closed();
+    for asked in (0..ENOUGH).step_by(AT_ONCE) {
+        ask(server, peer);
+        if server.metrics().closed() > before {
             return asked;
         }
-        // The server is to keep up, so that it closes soon after it could.
-        sleep(Duration::from_millis(1));
     }
     panic!("{ENOUGH} requests, and still open");
 }
@@ -111,7 +126,7 @@ fn too_many_unread_answers_end_the_connection() {
     // The frame timeout alone would not end it in time.
     let server = Server::start(BINARY, &["--frame-timeout", "10m"]);
     let mut careless = careless_peer(&server);
-    let asked = ask_until_closed(&mut careless);
+    let asked = ask_until_closed(&server, &mut careless);
     println!("closed after {asked} unread answers");
     let metrics = server.wait_metrics("it is closed", |metrics| metrics.closed() == 1);
     assert_eq!(metrics.closed_for("unread_answers"), 1);
@@ -125,15 +140,15 @@ fn too_many_unread_answers_end_the_connection() {
 #[test]
 fn answers_that_stay_unread_end_the_connection_after_the_frame_timeout() {
     let server = Server::start(BINARY, &["--frame-timeout", "1s"]);
-    let asked_by_scout = ask_until_closed(&mut careless_peer(&server));
+    let asked_by_scout = ask_until_closed(&server, &mut careless_peer(&server));
     server.wait_metrics("the scout is closed", |metrics| metrics.closed() == 1 && metrics.buffers_in_use() == 0);
     // Nearly as many, then few at a time with a look at the gauge, which changes every 100 ms: some answers shall wait
     // with the server, but not 64 KiB of them.
     let mut careless = careless_peer(&server);
-    careless.send(&COMMIT_REQUEST.repeat(asked_by_scout.saturating_sub(12_000)));
-    sleep(Duration::from_millis(150));
-    while server.metrics().buffers_in_use() == 0 {
-        careless.send(&COMMIT_REQUEST.repeat(1_000));
+    (0..asked_by_scout.saturating_sub(12_000) / AT_ONCE).for_each(|_| ask(&server, &mut careless));
+    let waits_or_is_closed = |metrics: &Metrics| metrics.buffers_in_use() > 0 || metrics.closed() == 2;
+    while !waits_or_is_closed(&server.metrics()) {
+        ask(&server, &mut careless);
         sleep(Duration::from_millis(150));
     }
     let metrics = server.wait_metrics("it is closed", |metrics| metrics.closed() == 2);

@@ -289,9 +289,10 @@ fn two_hundred_slow_clients_do_not_keep_the_probes_waiting() {
                     _ => Duration::MAX,
                 });
             }
-            // Two may have come at a bad moment of the machine.
+            // Two may have come at a bad moment of the machine. One that has to wait for a slow client waits for 5 s, which is
+            // the time that a header may take.
             waits.sort();
-            assert!(waits[17] < Duration::from_secs(1), "tls: {tls}, {waits:?}");
+            assert!(waits[17] < Duration::from_secs(4), "tls: {tls}, {waits:?}");
         });
         assert_eq!(server.terminate().status.code(), Some(0));
     }

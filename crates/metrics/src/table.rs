@@ -331,7 +331,7 @@ const SECURITY_LABELS: [&str; SecurityKind::OF_SHARDS.len()] = labels!(SecurityK
 mod tests {
     use super::*;
 
-    /// The names, types and labels of INTERFACE.md section 4, without the families whose code does not exist.
+    /// Names, types and labels that dashboards and alarms of operators rely on: changing one of them breaks these.
     const PROMISED: &[(&str, Kind, &[&str])] = &[
         ("corelane_build_info", Gauge, &["version", "revision"]),
         ("corelane_frames_accepted_total", Counter, &["shard"]),

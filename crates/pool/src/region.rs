@@ -13,7 +13,8 @@ pub(crate) struct Region {
     map: MmapMut,
 }
 
-/// The exclusive right to some bytes of a [`Region`]: neither `Clone` nor `Copy`, so no two live spans overlap.
+/// The exclusive right to some bytes of a [`Region`]: neither `Clone` nor `Copy`, and a span that is cut is a [`CutSpan`]
+/// until all its parts are back, so no two live spans overlap.
 ///
 /// Invariant, kept by this crate alone (the type is private to it): the region outlives the span. Whoever holds a span
 /// outside the pool (`PooledBuffer`, `SmallBuffer`) holds an `Rc` of the pool next to it.
@@ -21,6 +22,17 @@ pub(crate) struct Region {
 pub(crate) struct Span {
     start: NonNull<u8>,
     bytes: usize,
+}
+
+/// A span cut into parts of one size. It gives no access to its bytes: they belong to the parts, which are either at home
+/// here or out, each as a span of its own.
+#[derive(Debug)]
+pub(crate) struct CutSpan {
+    start: NonNull<u8>,
+    bytes: u32,
+    part_bytes: u32,
+    /// One bit a part that is at home. Invariant: there is no live span of these bytes.
+    home: u128,
 }
 
 impl Region {
@@ -41,16 +53,51 @@ impl Region {
     }
 }
 
-impl Span {
-    /// A part of this span, `bytes` long from `start`, as a span of its own.
-    ///
-    /// # Safety
-    /// While the part lives, the caller neither reads nor writes these bytes through `self`, nor takes another part that
-    /// overlaps them.
-    pub(crate) unsafe fn part(&self, start: usize, bytes: usize) -> Self {
-        assert!(start + bytes <= self.bytes, "a part lies within its span");
-        // SAFETY: the assertion keeps the result within the mapping.
-        Self { start: unsafe { self.start.add(start) }, bytes }
+impl CutSpan {
+    /// Cuts a span into at most 128 parts of `part_bytes` each, all of them at home.
+    pub(crate) fn new(span: Span, part_bytes: usize) -> Self {
+        let parts = span.bytes / part_bytes;
+        assert!(span.bytes.is_multiple_of(part_bytes) && (1..=128).contains(&parts), "the parts are the whole span");
+        let [bytes, part_bytes] =
+            [span.bytes, part_bytes].map(|bytes| u32::try_from(bytes).expect("a span is a buffer, of 128 KiB"));
+        Self { start: span.start, bytes, part_bytes, home: u128::MAX >> (128 - parts) }
+    }
+
+    /// Takes the first part that is at home.
+    pub(crate) fn take(&mut self) -> Option<Span> {
+        let part = self.home.trailing_zeros();
+        if part == u128::BITS {
+            return None;
+        }
+        self.home &= !(1 << part);
+        // SAFETY: only parts of this span have a bit, so the result lies within the mapping.
+        let start = unsafe { self.start.add((part * self.part_bytes) as usize) };
+        Some(Span { start, bytes: self.part_bytes as usize })
+    }
+
+    /// Takes back a part of this span.
+    pub(crate) fn put_back(&mut self, part: Span) {
+        let offset = part.start.addr().get().wrapping_sub(self.start.addr().get());
+        let part_bytes = self.part_bytes as usize;
+        let is_part = offset < self.bytes as usize && offset.is_multiple_of(part_bytes) && part.bytes == part_bytes;
+        assert!(is_part, "a part comes home to the span that it was cut from");
+        self.home |= 1 << (offset / part_bytes);
+    }
+
+    /// Whether no part is at home.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.home == 0
+    }
+
+    /// Whether all parts are at home.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.home.count_ones() == self.bytes / self.part_bytes
+    }
+
+    /// The span that was cut.
+    pub(crate) fn into_whole(self) -> Span {
+        assert!(self.is_whole(), "a part that is out is a span of its own");
+        Span { start: self.start, bytes: self.bytes as usize }
     }
 }
 
@@ -68,5 +115,47 @@ impl DerefMut for Span {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`, and `&mut self` makes this borrow the only one.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_the_span_and_make_it_whole_again() {
+        let (_region, mut spans) = Region::map(1, 1024).unwrap();
+        let whole = spans.pop().unwrap();
+        let (start, bytes) = (whole.start, whole.bytes);
+        let mut cut = CutSpan::new(whole, 256);
+        let mut parts: Vec<_> = std::iter::from_fn(|| cut.take()).collect();
+        assert_eq!((parts.len(), cut.is_empty(), cut.is_whole()), (4, true, false));
+        for (number, part) in parts.iter_mut().enumerate() {
+            part.fill(number as u8);
+        }
+        assert!(parts.iter().enumerate().all(|(number, part)| part.iter().all(|&byte| byte == number as u8)));
+        // In any order.
+        parts.swap(0, 2);
+        parts.into_iter().for_each(|part| cut.put_back(part));
+        let whole = cut.into_whole();
+        assert_eq!((whole.start, whole.bytes), (start, bytes));
+    }
+
+    #[test]
+    #[should_panic(expected = "a span of its own")]
+    fn a_span_is_not_whole_while_a_part_is_out() {
+        let (_region, mut spans) = Region::map(1, 1024).unwrap();
+        let mut cut = CutSpan::new(spans.pop().unwrap(), 512);
+        let _out = cut.take();
+        cut.into_whole();
+    }
+
+    #[test]
+    #[should_panic(expected = "comes home to the span")]
+    fn a_part_of_another_span_is_refused() {
+        let (_region, mut spans) = Region::map(2, 1024).unwrap();
+        let mut cut = || CutSpan::new(spans.pop().unwrap(), 512);
+        let (mut one, mut other) = (cut(), cut());
+        one.put_back(other.take().unwrap());
     }
 }

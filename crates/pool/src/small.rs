@@ -7,11 +7,11 @@ use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 use crate::pool::{BUFFER_BYTES, BufferPool, Shared};
-use crate::region::Span;
+use crate::region::{CutSpan, Span};
 
 /// Slot sizes. Up to 16 KiB, steps of four keep the number of partly used buffers low; above, a slot is at most twice as
-/// long as its content, because there the waste would count. The bitmap of a slab has one bit per slot, so the smallest
-/// class is the one that 128 bits can tell apart.
+/// long as its content, because there the waste would count. A [`CutSpan`] has one bit per slot, so the smallest class is
+/// the one that 128 bits can tell apart.
 const CLASS_BYTES: [usize; 5] = [1024, 4 * 1024, 16 * 1024, 32 * 1024, 64 * 1024];
 const _: () = assert!(BUFFER_BYTES / CLASS_BYTES[0] <= u128::BITS as usize, "one bit a slot");
 
@@ -21,9 +21,9 @@ pub const SMALL_BYTES_MAX: usize = CLASS_BYTES[CLASS_BYTES.len() - 1];
 /// A slot of one of a few small sizes, exclusive to its holder, at least as long as was asked for. Goes home when dropped.
 #[derive(Debug)]
 pub struct SmallBuffer {
-    span: Span,
+    /// Empty only while `drop` runs.
+    span: Option<Span>,
     slab: u16,
-    slot: u8,
     home: Rc<Shared>,
 }
 
@@ -40,10 +40,9 @@ pub(crate) struct Slabs {
 
 #[derive(Debug)]
 struct Slab {
-    span: Span,
+    /// Invariant: a slab with a free slot stands in `open[class]` at `open_at`.
+    slots: CutSpan,
     class: usize,
-    /// One bit a free slot. Invariant: a slab with a free slot stands in `open[class]` at `open_at`.
-    free: u128,
     open_at: usize,
 }
 
@@ -57,8 +56,8 @@ impl BufferPool {
             let (index, span) = if self.free() > spare { self.shared.take() } else { None }?;
             slabs.cut(index, span, class);
         }
-        let (span, slab, slot) = slabs.take_slot(class);
-        Some(SmallBuffer { span, slab, slot, home: Rc::clone(&self.shared) })
+        let (span, slab) = slabs.take_slot(class);
+        Some(SmallBuffer { span: Some(span), slab, home: Rc::clone(&self.shared) })
     }
 }
 
@@ -85,23 +84,17 @@ impl Slabs {
         self.count += 1;
         let open_at = self.open[class].len();
         self.open[class].push(index);
-        self.slabs[index as usize] = Some(Slab { span, class, free: all_free(class), open_at });
+        self.slabs[index as usize] = Some(Slab { slots: CutSpan::new(span, CLASS_BYTES[class]), class, open_at });
     }
 
-    fn take_slot(&mut self, class: usize) -> (Span, u16, u8) {
+    fn take_slot(&mut self, class: usize) -> (Span, u16) {
         let index = *self.open[class].last().expect("the caller has seen to an open slab");
         let slab = self.slabs[index as usize].as_mut().expect("an open slab is a slab");
-        let slot = slab.free.trailing_zeros();
-        slab.free &= !(1 << slot);
-        if slab.free == 0 {
+        let span = slab.slots.take().expect("an open slab has a free slot");
+        if slab.slots.is_empty() {
             self.open[class].pop();
         }
-        let bytes = CLASS_BYTES[class];
-        // SAFETY: the slot's bit was set, so no live `SmallBuffer` has these bytes, and `Slab::span` is not read or
-        // written while the slab is cut.
-        #[allow(unsafe_code, reason = "the bitmap above is the proof that slots do not overlap")]
-        let span = unsafe { slab.span.part(slot as usize * bytes, bytes) };
-        (span, index, slot as u8)
+        (span, index)
     }
 
     #[cfg(test)]
@@ -111,16 +104,15 @@ impl Slabs {
     }
 
     /// Takes a slot back; returns the slab's buffer when that was the last one out.
-    fn put_back(&mut self, index: u16, slot: u8) -> Option<Span> {
+    fn put_back(&mut self, index: u16, slot: Span) -> Option<Span> {
         let slab = self.slabs[index as usize].as_mut().expect("a slot comes home to its slab");
-        debug_assert_eq!(slab.free & (1 << slot), 0, "a slot comes home once");
         let class = slab.class;
-        if slab.free == 0 {
+        if slab.slots.is_empty() {
             slab.open_at = self.open[class].len();
             self.open[class].push(index);
         }
-        slab.free |= 1 << slot;
-        if slab.free != all_free(class) {
+        slab.slots.put_back(slot);
+        if !slab.slots.is_whole() {
             return None;
         }
         let open_at = slab.open_at;
@@ -129,35 +121,31 @@ impl Slabs {
             self.slabs[moved as usize].as_mut().expect("an open slab is a slab").open_at = open_at;
         }
         self.count -= 1;
-        self.slabs[index as usize].take().map(|slab| slab.span)
+        self.slabs[index as usize].take().map(|slab| slab.slots.into_whole())
     }
-}
-
-/// The bitmap of a slab of this class with no slot out.
-fn all_free(class: usize) -> u128 {
-    let slots = (BUFFER_BYTES / CLASS_BYTES[class]) as u32;
-    u128::MAX >> (u128::BITS - slots)
 }
 
 impl Deref for SmallBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.span
+        self.span.as_deref().expect("a live slot has its span")
     }
 }
 
 impl DerefMut for SmallBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.span
+        self.span.as_deref_mut().expect("a live slot has its span")
     }
 }
 
 impl Drop for SmallBuffer {
     fn drop(&mut self) {
+        #[allow(unused_mut, reason = "debug builds write to it")]
+        let Some(mut span) = self.span.take() else { return };
         #[cfg(debug_assertions)]
-        self.span.fill(crate::pool::POISON);
-        let whole = self.home.slabs.borrow_mut().put_back(self.slab, self.slot);
+        span.fill(crate::pool::POISON);
+        let whole = self.home.slabs.borrow_mut().put_back(self.slab, span);
         if let Some(span) = whole {
             self.home.put_back(self.slab, span);
         }

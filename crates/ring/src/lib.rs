@@ -1,16 +1,19 @@
 //! TelemetryRing: one writer that never waits, one reader, fixed slots, the oldest sample is overwritten.
 //!
 //! Carries samples from a shard to the control plane. Never blocks, never retries a write, never lets the writer look at
-//! what the reader does, never allocates after [`telemetry_ring`], and knows nothing of what the words mean.
+//! what the reader does, never allocates for a sample after [`telemetry_ring`], and knows nothing of what the words mean.
 //!
 //! Modules, in reading order:
 //! - `ring`: [`Recorder`], [`Drain`], the slots between them, and why that is sound.
+//! - `events`: [`EventWriter`], [`EventReader`], a lane of boxes for what is too rare and too wide for words.
 //! - `sync`: the atomics, from `std` or, under `--cfg loom`, from the model checker.
 //!
 //! Deliberately absent: a capacity check for the writer, a wake-up for the reader, `Clone` of either end.
 #![forbid(unsafe_code)]
 
+mod events;
 mod ring;
 mod sync;
 
+pub use events::{EventReader, EventWriter, event_lane};
 pub use ring::{Drain, Recorder, ring_bytes, telemetry_ring};

@@ -12,6 +12,12 @@ use crate::{
 
 /// Live series by (id, sensor), bounded, for one thread.
 pub struct Rollup {
+    table: Table,
+    shapes: Shapes,
+}
+
+/// The series and what finds them.
+struct Table {
     /// One cache line a slot. Grows within its capacity, and a slot once used stays live: an evicted series is replaced.
     series: Vec<Series>,
     /// Slot + 1 by (id, sensor).
@@ -22,13 +28,11 @@ pub struct Rollup {
     texts: TextTable,
     /// By symbol of an id: where the series of the first point of its last event was. A guess, see `Rollup::record`.
     leads: Vec<u32>,
-    shapes: Shapes,
     series_max: usize,
     evicted: u64,
 }
 
 /// By the number of a shape: the series of its points, in their order.
-#[derive(Default)]
 struct Shapes {
     points_max: usize,
     /// `points_max` slots a shape.
@@ -72,16 +76,17 @@ impl Rollup {
     /// [`record_known`](Self::record_known).
     pub fn with_shapes(series_max: usize, shapes: usize, points_max: usize) -> Rollup {
         assert!((1..=SERIES_MAX_LIMIT).contains(&series_max), "series_max is 1 to {SERIES_MAX_LIMIT}");
-        Rollup {
+        let table = Table {
             series: Vec::with_capacity(series_max),
             index: Index::new(series_max),
             recency: Recency::new(series_max),
             texts: TextTable::new(texts_max(series_max)),
             leads: vec![0; symbols_max(texts_max(series_max))],
-            shapes: Shapes { points_max, series: vec![0; shapes * points_max], noted: vec![(0, 0); shapes] },
             series_max,
             evicted: 0,
-        }
+        };
+        let shapes = Shapes { points_max, series: vec![0; shapes * points_max], noted: vec![(0, 0); shapes] };
+        Rollup { table, shapes }
     }
 
     /// What `new(series_max)` allocates, in bytes: resident at most, once series with texts of every length have come.
@@ -109,7 +114,7 @@ impl Rollup {
     /// remembered with each series, and one comparison of a name replaces two lookups. The memory may be stale: it is
     /// a guess that counts only when id and sensor of that series are right.
     pub fn record<'a>(&mut self, tick: u64, id: &str, timestamp: u64, points: impl Iterator<Item = (&'a str, f64)>) {
-        self.record_noting(tick, id, timestamp, points, |_| ());
+        self.table.record(tick, id, timestamp, points, |_| ());
     }
 
     /// As [`record`](Self::record), and notes the series of the points under `shape`, a number below the shapes of
@@ -123,18 +128,19 @@ impl Rollup {
         timestamp: u64,
         points: impl ExactSizeIterator<Item = (&'a str, f64)>,
     ) {
-        let mut shapes = std::mem::take(&mut self.shapes);
-        let (age, count) = (self.age(), points.len());
-        let mut series = shapes.of(shape).iter_mut();
-        self.record_noting(tick, id, timestamp, points, |slot| {
+        let (age, count) = (self.table.age(), points.len());
+        // Unknown while its series are being replaced: should `points` panic, half of them are those of before.
+        self.shapes.noted[shape as usize] = (0, 0);
+        let mut series = self.shapes.of(shape).iter_mut();
+        self.table.record(tick, id, timestamp, points, |slot| {
             if let Some(noted) = series.next() {
                 *noted = slot;
             }
         });
         // A later point of the event may have evicted the series of an earlier one.
-        let whole = self.age() == age && count <= shapes.points_max;
-        shapes.noted[shape as usize] = if whole { (count, age) } else { (0, 0) };
-        self.shapes = shapes;
+        if self.table.age() == age && count <= self.shapes.points_max {
+            self.shapes.noted[shape as usize] = (count, age);
+        }
     }
 
     /// Counts an event of which it is known that its source, its sensors and their order are those that were noted under
@@ -148,28 +154,46 @@ impl Rollup {
         timestamp: u64,
         values: impl ExactSizeIterator<Item = f64>,
     ) -> bool {
-        if self.shapes.noted[shape as usize] != (values.len(), self.age()) {
+        if self.shapes.noted[shape as usize] != (values.len(), self.table.age()) {
             return false;
         }
         let tick = tick as u32;
         let start = shape as usize * self.shapes.points_max;
         for (&slot, value) in self.shapes.series[start..].iter().zip(values) {
-            let series = &mut self.series[slot as usize];
-            series.stats.add(timestamp, value);
-            if series.tick != tick {
-                series.tick = tick;
-                self.recency.touch(slot);
-            }
+            self.table.add(slot, tick, timestamp, value);
         }
         true
     }
 
+    /// Live series.
+    pub fn series(&self) -> usize {
+        self.table.series.len()
+    }
+
+    /// Series that made room for others since the start.
+    pub fn evicted(&self) -> u64 {
+        self.table.evicted
+    }
+
+    /// Copies the slots that `page` covers into it.
+    pub(crate) fn fill(&self, page: &mut SeriesPage) {
+        let Table { series, texts, .. } = &self.table;
+        let slots = page.slots();
+        for series in series.iter().take(slots.end).skip(slots.start) {
+            page.push(texts.bytes(series.id), texts.bytes(series.sensor), series.stats);
+        }
+        page.finish(slots.end >= series.len());
+    }
+}
+
+impl Table {
     /// Changes whenever a slot gets another series; never 0.
     fn age(&self) -> u64 {
         self.evicted + 1
     }
 
-    fn record_noting<'a>(
+    /// As [`Rollup::record`]; `note` gets the slot of each point's series.
+    fn record<'a>(
         &mut self,
         tick: u64,
         id: &str,
@@ -197,34 +221,21 @@ impl Rollup {
                 self.remember(before, slot);
                 slot
             };
-            let series = &mut self.series[slot as usize];
-            series.stats.add(timestamp, value);
-            if series.tick != tick {
-                series.tick = tick;
-                self.recency.touch(slot);
-            }
+            self.add(slot, tick, timestamp, value);
             before = Some(slot);
             note(slot);
         }
     }
 
-    /// Live series.
-    pub fn series(&self) -> usize {
-        self.series.len()
-    }
-
-    /// Series that made room for others since the start.
-    pub fn evicted(&self) -> u64 {
-        self.evicted
-    }
-
-    /// Copies the slots that `page` covers into it.
-    pub(crate) fn fill(&self, page: &mut SeriesPage) {
-        let slots = page.slots();
-        for series in self.series.iter().take(slots.end).skip(slots.start) {
-            page.push(self.texts.bytes(series.id), self.texts.bytes(series.sensor), series.stats);
+    /// Counts one point of the series in `slot`.
+    #[inline]
+    fn add(&mut self, slot: u32, tick: u32, timestamp: u64, value: f64) {
+        let series = &mut self.series[slot as usize];
+        series.stats.add(timestamp, value);
+        if series.tick != tick {
+            series.tick = tick;
+            self.recency.touch(slot);
         }
-        page.finish(slots.end >= self.series.len());
     }
 
     fn follower(&self, slot: u32) -> u32 {

@@ -30,8 +30,10 @@ impl AccessRules {
     }
 }
 
-/// A connection that counts in the tables of all shards, until it is closed.
+/// A connection that counts in the tables of all shards, until it is closed. Of the size and alignment of one word, so that
+/// one store hands it over.
 #[derive(Debug)]
+#[repr(align(8))]
 pub(crate) struct Admitted<S> {
     pub(crate) socket: S,
     pub(crate) address_entry: Option<Entry>,

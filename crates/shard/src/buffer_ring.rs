@@ -21,8 +21,8 @@ use crate::limits::HEADROOM_BYTES;
 pub(crate) const BUFFER_GROUP: u16 = 0;
 
 pub(crate) struct BufferRing {
-    /// `entries` of [`BufRingEntry`], page-aligned. Unmapped only after the ring that it is registered with is gone:
-    /// `ReceiveRing` drops its `IoUring` first.
+    /// `entries` of [`BufRingEntry`], page-aligned. Unmapped only after the ring that it is registered with is closed:
+    /// `ReceiveRing` drops its `IoUring` first. The kernel itself keeps the pages for as long as it reads them.
     map: MmapMut,
     entries: u16,
     tail: u16,
@@ -59,9 +59,13 @@ impl BufferRing {
     }
 
     /// Hands a buffer to the kernel, which may fill `bytes` from `HEADROOM_BYTES` on, at most `RECEIVE_BYTES`.
-    pub(crate) fn lend(&mut self, mut buffer: PooledBuffer, bytes: usize) {
+    pub(crate) fn lend(&mut self, buffer: PooledBuffer, bytes: usize) {
         assert!(self.lent_count < usize::from(self.entries), "the kernel's share has a bound");
         let index = buffer.index();
+        let lent = &mut self.lent[usize::from(index)];
+        // Before the kernel knows of it. All buffers come from one pool, in which no two have the same index.
+        assert!(lent.is_none(), "a buffer is lent once");
+        let buffer = lent.insert(buffer);
         let at = usize::from(self.tail & (self.entries - 1));
         let base: *mut BufRingEntry = self.map.as_mut_ptr().cast();
         // SAFETY: `at` is below `entries`; an all-zero entry is a valid one; the kernel does not read entries at or
@@ -76,8 +80,6 @@ impl BufferRing {
         let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(base).cast_mut()) };
         // Publishes the entry: the kernel acquires the tail before it reads entries.
         tail.store(self.tail, Ordering::Release);
-        let before = self.lent[usize::from(index)].replace(buffer);
-        debug_assert!(before.is_none(), "a buffer is lent once");
         self.lent_count += 1;
     }
 

@@ -183,7 +183,7 @@ impl<K: Kernel> Shard<K> {
     }
 }
 
-/// Whether the peer is told why: when it is us who end the connection, or its stream ended where it should not.
+/// Whether the peer is told why, if it ever asked for an answer: when it is us who end the connection, or its stream ended where it should not.
 fn is_told(reason: CloseReason) -> bool {
     !matches!(
         reason,
@@ -218,5 +218,34 @@ fn explain(reason: CloseReason, detail: u64, decided: Answer) -> String {
         CloseReason::Tls => "a TLS record broke the rules; connect again and resume after the decided frames".into(),
         CloseReason::Panic => "internal error; the frames after the decided ones were not taken".into(),
         other => other.label().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocol.md"));
+
+    /// The names in backquotes.
+    fn names(text: &str) -> Vec<&str> {
+        text.split('`').skip(1).step_by(2).collect()
+    }
+
+    #[test]
+    fn the_page_of_the_protocol_lists_every_code_of_a_last_frame_and_every_reason_without_one() {
+        let table = PAGE.split("| code | why |").nth(1).unwrap().split("\n\n").next().unwrap();
+        let rows: Vec<_> = table.lines().filter_map(|row| names(row).first().copied()).collect();
+        let others = PAGE.split("The other reasons of the metric").nth(1).unwrap().split("\n\n").next().unwrap();
+        // These end a connection before it can have asked for an answer.
+        let is_sent =
+            |reason| is_told(reason) && !matches!(reason, CloseReason::Refused | CloseReason::HandshakeTimeout);
+        let (sent, unsent): (Vec<_>, Vec<_>) = CloseReason::ALL.into_iter().partition(|&reason| is_sent(reason));
+        for (reasons, mut listed) in [(sent, rows), (unsent, names(others))] {
+            let mut labels: Vec<_> = reasons.into_iter().map(CloseReason::label).collect();
+            labels.sort_unstable();
+            listed.sort_unstable();
+            assert_eq!(listed, labels);
+        }
     }
 }

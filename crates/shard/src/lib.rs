@@ -17,7 +17,7 @@
 //! - [`kernel`]: what a shard asks of the world outside; `receive_ring`, `buffer_ring`, `sockets`, `window`: the real one, on
 //!   io_uring; `inbox`: what it has filled;
 //! - `run`, `parker`: the glommio executor around the loop, and its sleep;
-//! - `listener`, `link`, `clock`: sockets made at start, what crosses threads, time.
+//! - `listener`, `link`, `hand_over`, `clock`: sockets made at start, what crosses threads, time.
 
 mod address_table;
 mod admission;
@@ -27,6 +27,7 @@ mod close;
 mod connection;
 mod drain;
 mod eviction;
+mod hand_over;
 mod handshakes;
 mod inbox;
 mod kept;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use corelane_pool::{BUFFER_BYTES, SMALL_BYTES_MAX};
 use corelane_tls::RECORD_BYTES_MAX;
-use corelane_wire::{ANSWER_BYTES_MAX, MAX_FRAME_SIZE, SLACK_BYTES};
+use corelane_wire::{ANSWER_BYTES_MAX, COMMITTED_BYTES_MAX, MAX_FRAME_SIZE, SLACK_BYTES, UNANSWERED_REQUESTS_MAX};
 
 /// What configuration decides about one shard.
 #[derive(Clone, Debug)]
@@ -122,6 +122,11 @@ pub const LARGE_RECEIVE_BYTES: u64 = 32 * 1024;
 
 /// Entries of the submission queue. A fuller one is submitted early, which costs a system call.
 pub const SUBMISSIONS: u32 = 512;
+
+/// Attempts to submit a full queue before the shard gives up: a kernel that is short of memory for a moment takes nothing.
+/// Each is a system call, so all together take 1 ms or more.
+pub const SUBMIT_ATTEMPTS: usize = 4096;
+
 /// Entries of the completion queue, 16 bytes each. What does not fit waits in the kernel.
 pub const COMPLETIONS: u32 = 8192;
 
@@ -174,9 +179,14 @@ pub const CLOSING_MAX: usize = 128;
 /// Answers that wait because the peer does not read them.
 pub const UNREAD_ANSWER_BYTES_MAX: usize = 64 * 1024;
 const _: () = assert!(UNREAD_ANSWER_BYTES_MAX <= SMALL_BYTES_MAX, "unread answers wait in one slot");
+const _: () =
+    assert!(TURN_STEPS * COMMITTED_BYTES_MAX + ANSWER_BYTES_MAX <= UNREAD_ANSWER_BYTES_MAX, "one turn's answers fit");
+/// What a record of TLS 1.3 takes besides its content. One of TLS 1.2 takes up to 29 bytes: then all answers fit while the
+/// counts in them are below 2^32.
+const RECORD_BYTES: usize = 22;
 const _: () = assert!(
-    TURN_STEPS * 48 + ANSWER_BYTES_MAX <= UNREAD_ANSWER_BYTES_MAX,
-    "one turn's answers, of 42 bytes at most, fit"
+    UNANSWERED_REQUESTS_MAX * (COMMITTED_BYTES_MAX + RECORD_BYTES) <= UNREAD_ANSWER_BYTES_MAX,
+    "answers to all requests that a client may have unanswered fit, even if each is a record"
 );
 
 /// Send buffer of each connection; the kernel doubles it for its own use. By default it grows to 4 MiB, so 512 peers that ask

@@ -6,26 +6,25 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::atomic::AtomicCell;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::admission::AccessRules;
 use crate::tls::TlsConfig;
 
 /// Another thread's hold on a shard: wake it, or ask it to stop.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ShardLink {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     draining: AtomicBool,
     leaves_backlog: AtomicBool,
-    /// At most one, the newest.
-    rules: ArrayQueue<AccessRules>,
-    /// At most one, the newest.
-    tls: ArrayQueue<TlsConfig>,
+    /// The newest, until the shard takes it.
+    rules: AtomicCell<Option<Box<AccessRules>>>,
+    /// The newest, until the shard takes it.
+    tls: AtomicCell<Option<TlsConfig>>,
     /// The eventfd that also the receive ring signals, so that a quiet shard sleeps on one thing.
     wake: OwnedFd,
 }
@@ -39,8 +38,8 @@ impl ShardLink {
             inner: Arc::new(Inner {
                 draining: AtomicBool::new(false),
                 leaves_backlog: AtomicBool::new(false),
-                rules: ArrayQueue::new(1),
-                tls: ArrayQueue::new(1),
+                rules: AtomicCell::new(None),
+                tls: AtomicCell::new(None),
                 wake,
             }),
         })
@@ -60,20 +59,20 @@ impl ShardLink {
 
     /// From its next tick on, the shard takes new connections by these rules.
     pub fn set_rules(&self, rules: AccessRules) {
-        self.inner.rules.force_push(rules);
+        self.inner.rules.store(Some(Box::new(rules)));
     }
 
     /// From its next tick on, the shard begins handshakes with this.
     pub fn set_tls(&self, tls: TlsConfig) {
-        self.inner.tls.force_push(tls);
+        self.inner.tls.store(Some(tls));
     }
 
     pub(crate) fn new_tls(&self) -> Option<TlsConfig> {
-        self.inner.tls.pop()
+        self.inner.tls.take()
     }
 
     pub(crate) fn new_rules(&self) -> Option<AccessRules> {
-        self.inner.rules.pop()
+        self.inner.rules.take().map(|rules| *rules)
     }
 
     /// As [`drain`](Self::drain), but leaves who waits to be accepted to another process that has the same listeners.
@@ -100,5 +99,25 @@ impl ShardLink {
 
     pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
         self.inner.wake.as_fd()
+    }
+}
+
+const _: () = assert!(AtomicCell::<Option<Box<AccessRules>>>::is_lock_free(), "the shard waits for nobody");
+const _: () = assert!(AtomicCell::<Option<TlsConfig>>::is_lock_free(), "the shard waits for nobody");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_rules_are_taken_once() {
+        let link = ShardLink::new().unwrap();
+        assert!(link.new_rules().is_none());
+        for range in ["10.0.0.0/8", "192.0.2.0/24"] {
+            link.set_rules(AccessRules { allow: vec![range.parse().unwrap()] });
+        }
+        let rules = link.new_rules().unwrap();
+        assert_eq!(rules.allow, ["192.0.2.0/24".parse().unwrap()]);
+        assert!(link.new_rules().is_none());
     }
 }

@@ -82,6 +82,7 @@ mod tests {
     use std::time::Duration;
 
     use corelane_pool::BufferPool;
+    use corelane_wire::{Answer, UNANSWERED_REQUESTS_MAX, encode_answer};
 
     use super::*;
 
@@ -116,6 +117,18 @@ mod tests {
         assert!(!keep(&mut output, 1));
         assert!(!keep(&mut None, 1), "the only buffer is cut for another size");
         assert!(keep(&mut None, 0));
+    }
+
+    #[test]
+    fn answers_to_all_requests_that_a_client_may_have_unanswered_are_kept() {
+        let pool = BufferPool::new(4).unwrap();
+        let answer = encode_answer(Answer { committed: u64::MAX, rejected: u64::MAX });
+        let mut output = None;
+        for _ in 0..UNANSWERED_REQUESTS_MAX {
+            let keep = |bytes| pool.acquire_small(bytes, 0);
+            assert!(Output::keep(&mut output, answer.as_slice(), Instant::default(), keep));
+        }
+        assert_eq!(output.unwrap().unsent(), answer.as_slice().repeat(UNANSWERED_REQUESTS_MAX));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The shard's io_uring: multishot accept, multishot receive into provided buffers, readiness to write.
 //!
-//! Owns what the kernel may write to for as long as it may. Knows tokens, not connections: whoever starts an operation
-//! names it by a slot number and gets completions that carry the same number.
+//! Owns what the kernel may write to for as long as it may (see `Drop` for when that is over). Knows tokens, not
+//! connections: whoever starts an operation names it by a slot number and gets completions that carry the same number.
 #![allow(
     unsafe_code,
     reason = "submission entries carry raw descriptors and addresses; their owners are held in this module"
@@ -19,7 +19,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use crate::buffer_ring::{BUFFER_GROUP, BufferRing};
 use crate::clock::{Instant, thread_cpu_nanoseconds};
 use crate::kernel::{Completion, Kernel};
-use crate::limits::{COMPLETIONS, SUBMISSIONS};
+use crate::limits::{COMPLETIONS, SUBMISSIONS, SUBMIT_ATTEMPTS};
 
 /// What an operation is, in the upper half of its user data; its slot is the lower half.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,11 +32,13 @@ enum Kind {
 }
 
 pub(crate) struct ReceiveRing {
-    /// Declared first, dropped first: closing it is what ends the kernel's use of the fields below.
+    /// Declared first, dropped first: the ring of `buffers` is registered with it.
     io: IoUring,
     buffers: BufferRing,
     /// Operations whose last completion has not been seen.
     in_flight: usize,
+    /// Why an operation could not be started. The next call that enters the kernel returns it.
+    failed: Option<io::Error>,
 }
 
 /// Whether this host lets a program use io_uring as a shard does; the error says what it lacks.
@@ -44,10 +46,8 @@ pub(crate) struct ReceiveRing {
 /// # Errors
 /// The kernel's answer to setting up a ring or to entering it, or `Unsupported` when it is older than 6.1.
 pub fn probe() -> io::Result<()> {
-    let io = builder().build(8)?;
-    BufferRing::register(&io.submitter(), 1, 1)?;
     // With nothing to submit: whether the call is permitted at all.
-    io.submitter().submit().map(drop)
+    ReceiveRing::build(&builder(), 8, 1, 1)?.poll()
 }
 
 fn builder() -> io_uring::Builder {
@@ -61,11 +61,17 @@ impl ReceiveRing {
     /// A ring of the calling thread, and of no other, that may be lent up to `lent_max` buffers of a pool of
     /// `pool_buffers`, and that signals `wake` while [`sleeping`](Kernel::sleep) is allowed.
     pub(crate) fn new(lent_max: usize, pool_buffers: usize, wake: BorrowedFd<'_>) -> io::Result<Self> {
-        let mut io = builder().build(SUBMISSIONS)?;
+        let mut ring = Self::build(&builder(), SUBMISSIONS, lent_max, pool_buffers)?;
+        ring.io.submitter().register_eventfd(wake.as_raw_fd())?;
+        ring.io.completion().disable_eventfd();
+        Ok(ring)
+    }
+
+    /// The one place where both rings are made, so that whatever fails behind it drops them in the order of the fields.
+    fn build(builder: &io_uring::Builder, submissions: u32, lent_max: usize, pool_buffers: usize) -> io::Result<Self> {
+        let io = builder.build(submissions)?;
         let buffers = BufferRing::register(&io.submitter(), lent_max, pool_buffers)?;
-        io.submitter().register_eventfd(wake.as_raw_fd())?;
-        io.completion().disable_eventfd();
-        Ok(Self { io, buffers, in_flight: 0 })
+        Ok(Self { io, buffers, in_flight: 0, failed: None })
     }
 
     fn understand(&mut self, entry: &cqueue::Entry) -> Option<Completion<OwnedFd>> {
@@ -93,13 +99,26 @@ impl ReceiveRing {
 
     fn start(&mut self, entry: squeue::Entry, kind: Kind, slot: usize) {
         let entry = entry.user_data(user_data(kind, slot));
-        self.in_flight += 1;
-        // SAFETY: the entry's descriptor stays open while the operation runs (a peer's slot is freed, and a listener
-        // closed, only after its last completion), and its memory is owned by `buffers` until then.
-        while unsafe { self.io.submission().push(&entry) }.is_err() {
-            // Full: let the kernel take what is there. An error here shows again, and is handled, at the next turn.
-            let _ = self.io.submit();
+        for _ in 0..SUBMIT_ATTEMPTS {
+            if self.failed.is_some() {
+                return;
+            }
+            // SAFETY: the entry's descriptor stays open while the operation runs (a peer's slot is freed, and a listener
+            // closed, only after its last completion), and its memory is owned by `buffers` until then.
+            if unsafe { self.io.submission().push(&entry) }.is_ok() {
+                self.in_flight += 1;
+                return;
+            }
+            // Full: let the kernel take what is there.
+            self.failed = ignore_wake_ups(self.io.submitter().submit()).err();
         }
+        self.failed =
+            Some(io::Error::new(io::ErrorKind::ResourceBusy, "the kernel takes no operation of the receive ring"));
+    }
+
+    /// Reports that an operation could not be started: the shard would wait for its completion for ever.
+    fn check_started(&mut self) -> io::Result<()> {
+        self.failed.take().map_or(Ok(()), Err)
     }
 }
 
@@ -160,12 +179,14 @@ impl Kernel for ReceiveRing {
     }
 
     fn wait(&mut self, completions: usize, timeout: Duration) -> io::Result<()> {
+        self.check_started()?;
         let timeout = Timespec::from(timeout);
         let entered = self.io.submitter().submit_with_args(completions, &SubmitArgs::new().timespec(&timeout));
         ignore_wake_ups(entered)
     }
 
     fn poll(&mut self) -> io::Result<()> {
+        self.check_started()?;
         ignore_wake_ups(self.io.submitter().submit())
     }
 
@@ -202,7 +223,8 @@ impl Kernel for ReceiveRing {
 impl Drop for ReceiveRing {
     fn drop(&mut self) {
         if self.in_flight > 0 {
-            // Closing the ring cancels what runs, but later: memory that might still be written to must not be reused.
+            // close(2) only begins to cancel what is in flight: a worker of the kernel does that, and nothing reports its
+            // end. So buffers that are lent at this moment are never used again, and their pool stays mapped.
             self.buffers.forget_lent();
         }
     }
@@ -225,5 +247,56 @@ fn ignore_wake_ups(entered: io::Result<usize>) -> io::Result<()> {
             Ok(())
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use corelane_pool::BufferPool;
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    #[test]
+    fn an_operation_that_the_kernel_does_not_take_is_an_error_of_the_turn() {
+        // A ring that was never enabled takes nothing.
+        let mut ring = ReceiveRing::build(builder().setup_r_disabled(), 8, 1, 1).unwrap();
+        let readable = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        for slot in 0..20 {
+            ring.wait_writable(&readable, slot);
+        }
+        assert_eq!(ring.in_flight, 8, "what never began has no last completion");
+        let error = ring.wait(1, Duration::from_secs(1)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADFD));
+    }
+
+    #[test]
+    fn a_buffer_that_is_lent_is_neither_replaced_nor_sent_home() {
+        let (pool, other) = (BufferPool::new(1).unwrap(), BufferPool::new(1).unwrap());
+        let mut ring = ReceiveRing::build(&builder(), 8, 2, 1).unwrap();
+        ring.lend(pool.acquire().unwrap(), 100);
+        let same_number = other.acquire().unwrap();
+        let lent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ring.lend(same_number, 100)));
+        assert!(lent.is_err());
+        assert_eq!((ring.lent(), pool.free(), other.free()), (1, 0, 1));
+    }
+
+    #[test]
+    fn lent_buffers_go_home_with_the_ring_unless_an_operation_may_still_fill_them() {
+        for in_flight in [false, true] {
+            let pool = BufferPool::new(1).unwrap();
+            let mut ring = ReceiveRing::build(&builder(), 8, 1, 1).unwrap();
+            ring.lend(pool.acquire().unwrap(), 100);
+            let (receiver, _sender) = UnixStream::pair().unwrap();
+            let receiver = OwnedFd::from(receiver);
+            if in_flight {
+                ring.receive(&receiver, 0);
+                ring.poll().unwrap();
+            }
+            drop(ring);
+            assert_eq!(pool.free(), usize::from(!in_flight));
+        }
     }
 }

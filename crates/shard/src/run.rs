@@ -8,9 +8,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use corelane_metrics::{SAMPLE_WORDS, SecurityEvent};
-use corelane_ring::Recorder;
+use corelane_ring::{EventWriter, Recorder};
 use corelane_rollup::SnapshotAnswerer;
-use crossbeam_queue::ArrayQueue;
 use glommio::timer::sleep;
 use glommio::{CpuSet, ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
@@ -36,8 +35,7 @@ pub struct ShardConfig<S = OwnedFd> {
     /// Its end of the lane for live series.
     pub series: SnapshotAnswerer,
     /// Where its security events go; the oldest are overwritten.
-    #[allow(clippy::disallowed_types, reason = "the lane has an end in another thread")]
-    pub events: std::sync::Arc<ArrayQueue<SecurityEvent>>,
+    pub events: EventWriter<SecurityEvent>,
     /// It and all others: how it is woken and stopped, how many connections each has.
     pub shards: Shards<S>,
     /// Who may connect, until others are set.

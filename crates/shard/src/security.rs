@@ -34,7 +34,7 @@ impl<K: Kernel> Shard<K> {
         self.core.pipeline.metrics.add(cell::security_events(kind), 1);
         if self.security_log.may_tell(kind, self.now) {
             let event = SecurityEvent { unix_nanos: unix_nanoseconds(), kind, peer: peer(), detail };
-            self.config.events.force_push(event);
+            self.config.events.push(event);
         }
     }
 }

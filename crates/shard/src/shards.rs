@@ -11,22 +11,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use corelane_metrics::SecurityKind;
-use crossbeam_queue::ArrayQueue;
 
 use crate::address_table::{AcceptsByAddress, ConnectionsByAddress, Entry, counted_address};
 use crate::admission::{AccessRules, Admitted};
 use crate::clock::Instant;
-use crate::limits::{HANDED_MAX, Limits};
+use crate::hand_over::HandOver;
+use crate::limits::Limits;
 use crate::link::ShardLink;
 use crate::tls::TlsConfig;
 
 /// All shards of a process, seen from each of them and from outside.
-#[derive(Debug)]
 pub struct Shards<S = OwnedFd> {
     inner: Arc<Inner<S>>,
 }
 
-#[derive(Debug)]
 struct Inner<S> {
     members: Box<[Member<S>]>,
     connections: Option<ConnectionsByAddress>,
@@ -35,13 +33,12 @@ struct Inner<S> {
 }
 
 /// Alone on its cache lines (two: adjacent lines are fetched in pairs), so that counting disturbs no other shard.
-#[derive(Debug)]
 #[repr(align(128))]
 struct Member<S> {
     connections: AtomicUsize,
     /// Whether it may still hand connections over.
     hands_over: AtomicBool,
-    handed: ArrayQueue<Admitted<S>>,
+    handed: HandOver<Admitted<S>>,
     link: ShardLink,
 }
 
@@ -61,7 +58,7 @@ impl<S> Shards<S> {
             Ok(Member {
                 connections: AtomicUsize::new(0),
                 hands_over: AtomicBool::new(true),
-                handed: ArrayQueue::new(HANDED_MAX),
+                handed: HandOver::new(),
                 link: ShardLink::new()?,
             })
         };

@@ -374,8 +374,8 @@ impl<K: Kernel> Shard<K> {
         }
     }
 
-    /// While the pool is short: a connection that is inside a longer frame, and receives at will since before, is stopped, so
-    /// that it is parked.
+    /// While the pool is short: ends the receive of a connection that is inside a longer frame and has received at will since
+    /// before. When the receive has ended, [`wait_for_buffer`](Self::wait_for_buffer) decides how the connection is read.
     pub(crate) fn stop_if_short(&mut self, slot: usize) {
         if !self.supply.is_short() {
             return;

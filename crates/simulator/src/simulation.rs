@@ -1,22 +1,18 @@
 //! One run: shards and devices by turns, checked after every step.
 
-#![allow(clippy::disallowed_types, reason = "both ends of the lanes are held here")]
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::Duration;
 
 use corelane_metrics::{CloseReason, SAMPLE_WORDS, Sample, Totals, cell};
-use corelane_ring::{Drain, telemetry_ring};
+use corelane_ring::{Drain, event_lane, telemetry_ring};
 use corelane_rollup::{SeriesPage, SnapshotAsker, snapshot_lane};
 use corelane_shard::kernel::Instant;
 use corelane_shard::limits::{LINGER, POOL_BUFFERS_MIN, QUIET_AFTER, SECURITY_EVENTS_MAX};
 use corelane_shard::{AccessRules, Allocations, Limits, Shard, ShardConfig, Shards, TlsLimits};
 use corelane_testkit::Random;
 use corelane_wire::RejectReason;
-use crossbeam_queue::ArrayQueue;
 
 use crate::device::{Device, PATIENCE, State};
 use crate::kernel::{SimKernel, SimListener};
@@ -406,7 +402,7 @@ impl Host {
             limits: limits.clone(),
             recorder,
             series: answerer,
-            events: Arc::new(ArrayQueue::new(SECURITY_EVENTS_MAX)),
+            events: event_lane(SECURITY_EVENTS_MAX).0,
             shards: shards.clone(),
             rules: AccessRules::default(),
             tls: limits.tls.map(|_| server_config()),

@@ -30,6 +30,6 @@ fn seed_1118_connections_that_send_nothing_lose_their_place_to_others() {
 
 /// A place was counted against the connection that had the same slot afterwards.
 #[test]
-fn seed_1002_a_place_is_not_inherited_with_a_slot() {
-    runs(1002);
+fn seed_81_a_place_is_not_inherited_with_a_slot() {
+    runs(81);
 }

@@ -57,6 +57,14 @@ pub const ERROR_BYTES_MAX: usize = 256;
 /// Longest code written, in bytes; more is cut off.
 pub const CODE_BYTES_MAX: usize = 64;
 
+/// Commit requests without an answer that a client may have at a time. A server keeps the answers to that many, whether or
+/// not the client reads.
+pub const UNANSWERED_REQUESTS_MAX: usize = 1024;
+
+/// Largest answer to a commit request, header included.
+pub const COMMITTED_BYTES_MAX: usize =
+    HEADER_BYTES + 1 + text_bytes("committed".len()) + text_bytes("rejected".len()) + 2 * HEAD_BYTES_MAX;
+
 /// Largest frame that a server writes, header included: the last one, every text and number at its longest.
 pub const ANSWER_BYTES_MAX: usize = HEADER_BYTES
     + 1
@@ -239,6 +247,7 @@ mod tests {
         assert_eq!(decode_answer(payload(&frame)), Ok(expected));
         let longest = encode_closing(&"e".repeat(1_000), &"c".repeat(1_000), answer);
         assert_eq!(longest.as_slice().len(), ANSWER_BYTES_MAX);
+        assert_eq!(encode_answer(answer).as_slice().len(), COMMITTED_BYTES_MAX);
     }
 
     #[test]

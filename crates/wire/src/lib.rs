@@ -34,8 +34,8 @@ pub mod reject;
 pub mod skeleton;
 
 pub use answer::{
-    ANSWER_BYTES_MAX, Answer, AnswerFrame, CODE_BYTES_MAX, ERROR_BYTES_MAX, InvalidReply, Reply, decode_answer,
-    encode_answer, encode_closing,
+    ANSWER_BYTES_MAX, Answer, AnswerFrame, CODE_BYTES_MAX, COMMITTED_BYTES_MAX, ERROR_BYTES_MAX, InvalidReply, Reply,
+    UNANSWERED_REQUESTS_MAX, decode_answer, encode_answer, encode_closing,
 };
 pub use decode::Decoder;
 pub use encode::{FrameTooLarge, encode_event};

@@ -73,6 +73,8 @@ fn the_stated_limits_are_those_in_force() {
         format!("| points in an event | {POINTS_MAX} |"),
         format!("| `id`, `sensor` | {NAME_BYTES_MAX} bytes |"),
         format!("| nesting | {DEPTH_MAX} |"),
+        format!("| commit requests without an answer | {UNANSWERED_REQUESTS_MAX} |"),
+        format!("A client has at most {UNANSWERED_REQUESTS_MAX} commit requests without an answer at a time."),
         format!("| largest frame that a server writes, length included | {ANSWER_BYTES_MAX} bytes |"),
         format!("`error` is for a person, at most {ERROR_BYTES_MAX} bytes."),
     ] {

@@ -104,7 +104,7 @@ async fn answers_come_in_the_order_of_their_requests() {
     let mut client = Client::connect(&address, TIMEOUT).await.unwrap();
     for _ in 0..3 {
         client.send(&event()).await.unwrap();
-        client.request_commit();
+        client.request_commit().await.unwrap();
     }
     for committed in 1..=3 {
         assert_eq!(client.answer().await.unwrap().committed, committed);
@@ -112,15 +112,46 @@ async fn answers_come_in_the_order_of_their_requests() {
 }
 
 #[tokio::test]
-async fn a_million_pending_requests_block_neither_side() {
+async fn a_million_requests_block_neither_side() {
     let (address, _server) = start(usize::MAX, Then::Go).await;
     let mut client = Client::connect(&address, TIMEOUT).await.unwrap();
     // Some 30 MB of answers, more than the sockets hold: they must be read while the requests are written.
     for _ in 0..1_000_000 {
-        client.request_commit();
+        client.request_commit().await.unwrap();
     }
     client.flush().await.unwrap();
     assert_eq!(client.commit().await.unwrap(), Answer::default());
+}
+
+#[tokio::test]
+async fn no_more_requests_are_without_an_answer_than_the_protocol_allows() {
+    const ROUNDS: usize = 3;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let answer = encode_answer(Answer::default());
+        stream.read_exact(&mut [0; 4]).await.unwrap();
+        stream.write_all(answer.as_slice()).await.unwrap();
+        // Answers as late as it can: only when the client may not ask again.
+        let mut bytes = vec![0; 64 * 1024];
+        for _ in 0..ROUNDS {
+            let mut came = 0;
+            while came < 4 * UNANSWERED_REQUESTS_MAX {
+                came += stream.read(&mut bytes).await.unwrap();
+            }
+            assert_eq!(came, 4 * UNANSWERED_REQUESTS_MAX);
+            stream.write_all(&answer.as_slice().repeat(UNANSWERED_REQUESTS_MAX)).await.unwrap();
+        }
+    });
+    let mut client = Client::connect(&address, TIMEOUT).await.unwrap();
+    for _ in 0..ROUNDS * UNANSWERED_REQUESTS_MAX {
+        client.request_commit().await.unwrap();
+    }
+    for _ in 0..ROUNDS * UNANSWERED_REQUESTS_MAX {
+        client.answer().await.unwrap();
+    }
+    server.await.unwrap();
 }
 
 #[tokio::test]

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, MemoryUse, Protection, ShardPort};
 use corelane_metrics::{RING_SLOTS_MIN, SecurityEvent, ShardMetrics, ShardState, Totals};
-use corelane_ring::{Recorder, telemetry_ring};
+use corelane_ring::{EventWriter, Recorder, event_lane, telemetry_ring};
 use corelane_rollup::{Rollup, SnapshotAnswerer, snapshot_lane};
-use crossbeam_queue::ArrayQueue;
 
 /// What a shard's thread owns.
 pub(crate) struct Data {
@@ -35,7 +34,7 @@ impl Data {
 
 pub(crate) struct FakeShard {
     data: Arc<Mutex<Data>>,
-    pub(crate) events: Arc<ArrayQueue<SecurityEvent>>,
+    pub(crate) events: Mutex<EventWriter<SecurityEvent>>,
     pub(crate) wakes: Arc<AtomicUsize>,
 }
 
@@ -139,7 +138,7 @@ fn fake_shard() -> (ShardPort, FakeShard) {
     let (series, answerer) = snapshot_lane();
     let (metrics, rollup) = (ShardMetrics::new(), Rollup::new(65_536));
     let data = Arc::new(Mutex::new(Data { metrics, rollup, recorder, answerer, stuck: false }));
-    let events = Arc::new(ArrayQueue::new(64));
+    let (events, security) = event_lane(64);
     let wakes = Arc::new(AtomicUsize::new(0));
     let wake = Box::new({
         let wakes = Arc::clone(&wakes);
@@ -164,8 +163,8 @@ fn fake_shard() -> (ShardPort, FakeShard) {
             sleep(Duration::from_millis(1));
         }
     });
-    let port = ShardPort { core: 7, samples, series, events: Arc::clone(&events), wake };
-    (port, FakeShard { data, events, wakes })
+    let port = ShardPort { core: 7, samples, series, events: security, wake };
+    (port, FakeShard { data, events: Mutex::new(events), wakes })
 }
 
 pub(crate) struct Answer {

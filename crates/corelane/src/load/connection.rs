@@ -11,6 +11,7 @@ use std::{
 };
 
 use corelane_client::{Answer, Closing, Replies, Reply};
+use corelane_wire::UNANSWERED_REQUESTS_MAX;
 
 use super::{corpus::Corpus, measured::Interval};
 
@@ -112,13 +113,16 @@ impl Connection {
         }
     }
 
-    /// Makes frames that are due ready to be written.
+    /// Makes frames that are due ready to be written, as long as the protocol allows one more request after them.
     fn fill(&mut self, corpus: &Corpus, now: Instant, now_ns: u64, interval: &mut Interval) {
         if self.written == self.outgoing.len() {
             self.outgoing.clear();
             self.written = 0;
         }
-        while self.sent < self.scheduled && self.outgoing.len() < OUTGOING_BYTES_MAX {
+        while self.sent < self.scheduled
+            && self.outgoing.len() < OUTGOING_BYTES_MAX
+            && self.asked.len() < UNANSWERED_REQUESTS_MAX
+        {
             let number = self.deal.index + self.sent * self.deal.connections;
             let before = self.outgoing.len();
             corpus.append(number, now_ns, &mut self.outgoing);
@@ -181,6 +185,11 @@ impl Connection {
         self.ended.get_or_insert(why);
     }
 
+    /// Whether frames are due that an answer may have made room for.
+    pub(super) fn is_behind(&self) -> bool {
+        self.sent < self.scheduled && !self.is_blocked
+    }
+
     /// Whether nothing is left to be written or answered; also of a connection that ended.
     pub(super) fn is_idle(&self) -> bool {
         let is_written = self.sent == self.scheduled && self.written == self.outgoing.len();
@@ -224,3 +233,38 @@ const OUTGOING_BYTES_MAX: usize = 256 * 1024;
 
 /// Some hundred answers.
 const READ_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use corelane_wire::{encode_answer, encode_event};
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_answer_is_asked_no_more_often_than_the_protocol_allows() {
+        let mut frame = Vec::new();
+        encode_event(&mut frame, "a", 1, None, [("s", 1.0, None)].into_iter()).unwrap();
+        let corpus = Corpus::of(frame);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let deal = Deal { index: 0, connections: 1, commit_every: 1 };
+        let mut connection = Connection::new(stream, Replies::default(), deal);
+        let (now, mut interval) = (Instant::now(), Interval::new(Duration::ZERO));
+        (0..5_000).for_each(|_| connection.schedule(now));
+        connection.send(&corpus, now, 1, &mut interval);
+        let asked = UNANSWERED_REQUESTS_MAX as u64;
+        assert_eq!((connection.sent(), connection.unanswered()), (asked, asked));
+        assert!(connection.is_behind() && !connection.is_idle());
+
+        server.write_all(&encode_answer(Answer::default()).as_slice().repeat(10)).unwrap();
+        while connection.unanswered() > asked - 10 {
+            connection.receive(&mut interval);
+        }
+        connection.send(&corpus, now, 1, &mut interval);
+        assert_eq!((connection.sent(), connection.unanswered()), (asked + 10, asked));
+    }
+}

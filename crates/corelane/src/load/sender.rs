@@ -161,7 +161,7 @@ impl Turns {
             }
             if connection.ended().is_some() {
                 let _ = epoll::delete(&self.poll, connection.socket());
-            } else if flags.contains(epoll::EventFlags::OUT) {
+            } else if flags.contains(epoll::EventFlags::OUT) || connection.is_behind() {
                 self.send(sender, data as usize, now)?;
             }
         }

@@ -71,7 +71,7 @@ fn assert_texts_are_those_of_live_series(rollup: &Rollup) {
         *expected.entry(id).or_default() += 1;
         *expected.entry(sensor).or_default() += 1;
     }
-    assert_eq!(rollup.texts.live(), expected);
+    assert_eq!(rollup.table.texts.live(), expected);
 }
 
 /// Names that are shared between ids and sensors, and of both classes.
@@ -154,7 +154,7 @@ fn events_without_points_leave_no_trace() {
     let mut rollup = Rollup::new(2);
     rollup.record(0, "pump", 0, std::iter::empty());
     assert_eq!(rollup.series(), 0);
-    assert!(rollup.texts.live().is_empty());
+    assert!(rollup.table.texts.live().is_empty());
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn evicted_texts_are_gone() {
         assert_texts_are_those_of_live_series(&rollup);
     }
     // Two series have an id and a sensor of their own each time; "shared" stays.
-    assert_eq!(rollup.texts.live().len(), 5);
+    assert_eq!(rollup.table.texts.live().len(), 5);
 }
 
 #[test]
@@ -196,11 +196,11 @@ fn an_event_like_the_one_before_is_guessed_throughout() {
         rollup.record(timestamp, id, timestamp, shape.into_iter().map(|sensor| (sensor, 0.0)));
     }
     for id in ["one", "two"] {
-        let source = rollup.texts.find(id);
-        let mut guess = rollup.leads[source.unwrap().number() as usize];
+        let source = rollup.table.texts.find(id);
+        let mut guess = rollup.table.leads[source.unwrap().number() as usize];
         for sensor in shape {
-            assert!(rollup.is_series(guess, source, sensor), "{id} {sensor}");
-            guess = rollup.follower(guess);
+            assert!(rollup.table.is_series(guess, source, sensor), "{id} {sensor}");
+            guess = rollup.table.follower(guess);
         }
     }
 }
@@ -328,4 +328,28 @@ fn a_shape_is_known_until_a_series_is_evicted() {
     rollup.record(2, "fan", 2, [("rpm", 5.0)].into_iter());
     assert!(!rollup.record_known(3, 1, 3, [6.0, 7.0].into_iter()), "one of its series is another's now");
     assert_eq!(stats(&rollup).values().map(|stats| stats.count).sum::<u64>(), 3, "what was refused is not counted");
+}
+
+#[test]
+fn a_panic_in_the_middle_of_an_event_leaves_the_other_shapes_known_and_its_own_unknown() {
+    let mut rollup = Rollup::with_shapes(8, 2, 2);
+    rollup.record_shape(0, 0, "pump", 0, [("rpm", 1.0), ("volts", 2.0)].into_iter());
+    rollup.record_shape(0, 1, "fan", 0, [("rpm", 3.0), ("volts", 4.0)].into_iter());
+    let points = ["rpm", "volts"].into_iter().map(|sensor| {
+        assert_ne!(sensor, "volts", "on purpose");
+        (sensor, 5.0)
+    });
+    let recorded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        rollup.record_shape(1, 1, "valve", 1, points);
+    }));
+    assert!(recorded.is_err());
+    assert!(rollup.record_known(2, 0, 2, [6.0, 7.0].into_iter()), "a shape that the panic has nothing to do with");
+    assert!(!rollup.record_known(2, 1, 2, [6.0, 7.0].into_iter()), "half of its series are of another source");
+    rollup.record_shape(3, 1, "valve", 3, [("rpm", 8.0), ("volts", 9.0)].into_iter());
+    assert!(rollup.record_known(4, 1, 4, [10.0, 11.0].into_iter()));
+    let counts: HashMap<_, _> = stats(&rollup).into_iter().map(|(key, stats)| (key, stats.count)).collect();
+    let count = |id: &str, sensor: &str| counts[&(id.to_owned(), sensor.to_owned())];
+    assert_eq!((count("pump", "rpm"), count("pump", "volts")), (2, 2));
+    assert_eq!((count("fan", "rpm"), count("fan", "volts")), (1, 1));
+    assert_eq!((count("valve", "rpm"), count("valve", "volts")), (3, 2), "the first point came before the panic");
 }

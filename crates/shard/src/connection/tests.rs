@@ -9,11 +9,12 @@ use super::*;
 use crate::clock::Instant;
 use crate::limits::{HEADROOM_BYTES, RECEIVE_BYTES};
 
-/// A device of this name makes the connection that serves it panic, so that tests can see what a bug would cost.
+/// A device or a sensor of this name makes the connection that serves it panic, so that tests can see what a bug would cost:
+/// a device before its event is counted, a sensor in the middle of that.
 const PANICS: &str = "panics";
 
-pub(crate) fn panic_if_asked(id: &str) {
-    assert!(id != PANICS, "on purpose, in a test");
+pub(crate) fn panic_if_asked(name: &str) {
+    assert!(name != PANICS, "on purpose, in a test");
 }
 
 fn core(pool: &BufferPool) -> Core {

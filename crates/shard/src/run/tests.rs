@@ -2,12 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 
 use corelane_metrics::{CloseReason, Sample, Totals, cell};
-use corelane_ring::{Drain, telemetry_ring};
+use corelane_ring::{Drain, event_lane, telemetry_ring};
 use corelane_rollup::snapshot_lane;
-use corelane_wire::encode_event;
+use corelane_wire::{Answer, UNANSWERED_REQUESTS_MAX, encode_answer, encode_event};
 
 use super::*;
 use crate::limits::POOL_BUFFERS_MIN;
@@ -54,7 +54,7 @@ fn start_of(shards: usize, drain_timeout: std::time::Duration) -> Running {
         limits,
         recorder,
         series: snapshot_lane().1,
-        events: Arc::new(ArrayQueue::new(4)),
+        events: event_lane(4).0,
         shards,
         rules: AccessRules::default(),
         tls: None,
@@ -68,40 +68,78 @@ fn start_of(shards: usize, drain_timeout: std::time::Duration) -> Running {
     Running { address, link, thread, samples }
 }
 
-fn frame(id: &str) -> Vec<u8> {
+fn frame(id: &str, sensors: &[&str]) -> Vec<u8> {
     let mut frame = Vec::new();
-    encode_event(&mut frame, id, 1, None, [("s", 1.0, None)].into_iter()).unwrap();
+    encode_event(&mut frame, id, 1, None, sensors.iter().map(|&sensor| (sensor, 1.0, None))).unwrap();
     frame
 }
 
 /// Sends, asks for a commit, and gives everything the server writes until it closes or has answered.
-fn exchange(stream: &mut TcpStream, id: &str) -> Vec<u8> {
-    stream.write_all(&[frame(id), vec![0; 4]].concat()).unwrap();
+fn exchange(stream: &mut TcpStream, frame: Vec<u8>) -> Vec<u8> {
+    stream.write_all(&[frame, vec![0; 4]].concat()).unwrap();
     let mut answer = vec![0; 4096];
     let bytes = stream.read(&mut answer).unwrap();
     answer.truncate(bytes);
     answer
 }
 
-#[test]
-fn a_panic_in_one_connection_closes_that_connection_only() {
+/// Two connections are served, the frame makes that of the second panic, and the first goes on as if nothing had happened.
+fn costs_its_connection_only(panics: Vec<u8>) {
     let Running { address, link, thread, mut samples } = start();
     let mut honest = TcpStream::connect(address).unwrap();
     let mut unlucky = TcpStream::connect(address).unwrap();
-    assert!(!exchange(&mut honest, "honest").is_empty());
-    assert!(!exchange(&mut unlucky, "unlucky").is_empty());
-    let last = exchange(&mut unlucky, "panics");
+    // From its second event on, the shape of a source is known.
+    for _ in 0..3 {
+        assert!(is_committed(&exchange(&mut honest, frame("honest", &["a", "b"]))));
+    }
+    assert!(is_committed(&exchange(&mut unlucky, frame("unlucky", &["a", "b"]))));
+    let last = exchange(&mut unlucky, panics);
     assert!(String::from_utf8_lossy(&last).contains("panic"), "the last frame has the code");
     assert_eq!(unlucky.read(&mut [0; 16]).unwrap(), 0, "closed");
-    assert!(!exchange(&mut honest, "honest").is_empty());
+    for id in ["honest", "honest", "unlucky", "unlucky"] {
+        assert!(is_committed(&exchange(&mut honest, frame(id, &["a", "b"]))), "{id} goes on");
+    }
     drop(honest);
     link.drain();
     thread.join().unwrap();
     let mut totals = Totals::new(1);
     samples.drain(|words| totals.apply(0, Sample::from_words(words).unwrap()));
     assert_eq!(totals.counter(0, cell::connections_closed(CloseReason::Panic)), 1);
-    assert_eq!(totals.counter(0, cell::FRAMES_ACCEPTED), 3);
+    assert_eq!(totals.counter(0, cell::FRAMES_ACCEPTED), 8);
     assert_eq!(totals.gauge(0, cell::CONNECTIONS), 0.0);
+}
+
+fn is_committed(answer: &[u8]) -> bool {
+    String::from_utf8_lossy(answer).contains("committed") && !String::from_utf8_lossy(answer).contains("error")
+}
+
+#[test]
+fn a_panic_in_one_connection_closes_that_connection_only() {
+    costs_its_connection_only(frame("panics", &["a"]));
+}
+
+#[test]
+fn a_panic_inside_the_rollup_closes_that_connection_only_and_shapes_stay_known() {
+    costs_its_connection_only(frame("unlucky", &["c", "panics"]));
+}
+
+#[test]
+fn a_peer_with_as_many_unanswered_requests_as_it_may_have_gets_every_answer() {
+    let Running { address, link, thread, .. } = start();
+    let mut peer = TcpStream::connect(address).unwrap();
+    peer.set_nodelay(true).unwrap();
+    let answer = encode_answer(Answer::default()).as_slice().repeat(UNANSWERED_REQUESTS_MAX);
+    for _ in 0..3 {
+        for _ in 0..UNANSWERED_REQUESTS_MAX {
+            peer.write_all(&[0; 4]).unwrap();
+        }
+        let mut answers = vec![0; answer.len()];
+        peer.read_exact(&mut answers).unwrap();
+        assert!(answers == answer);
+    }
+    drop(peer);
+    link.drain();
+    thread.join().unwrap();
 }
 
 #[test]
@@ -109,7 +147,7 @@ fn a_shard_that_hangs_does_not_hold_the_stop_of_another_up() {
     let Running { address, link, thread, .. } = start_of(2, std::time::Duration::from_millis(300));
     let mut peer = TcpStream::connect(address).unwrap();
     // It may be on its way to the other shard, which never takes it in.
-    peer.write_all(&frame("stopped")).unwrap();
+    peer.write_all(&frame("stopped", &["s"])).unwrap();
     link.drain();
     thread.join().unwrap();
 }
