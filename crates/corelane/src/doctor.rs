@@ -9,11 +9,11 @@ mod files;
 mod grants;
 mod process;
 
+use corelane_command::{Failure, descriptors_allowed};
 use serde::Serialize;
 
 use self::files::Files;
 use crate::config::{Config, SettingArgs};
-use crate::failure::Failure;
 use crate::host::{self, Setup};
 use crate::plan::{Plan, to_json};
 
@@ -58,7 +58,7 @@ pub(crate) fn run(args: DoctorArgs) -> Result<(), Failure> {
     let config = Config::resolve(&args.settings)?;
     let mut setup = Setup::of(&config)?;
     let placement = &setup.placement;
-    let fit = host::fit_connections(&config.max_connections, placement.data.len(), host::descriptors_allowed());
+    let fit = host::fit_connections(&config.max_connections, placement.data.len(), descriptors_allowed());
     if let Ok((connections_max, _)) = &fit {
         setup.limits.connections_max = *connections_max;
     }

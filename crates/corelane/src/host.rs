@@ -1,13 +1,12 @@
 //! What a configuration comes to on this host: cores, buffers, connections. Refuses what does not fit, with the number
 //! to set. What else the host has to grant is asked by `doctor`.
 
+use corelane_command::{Failure, raise_descriptors};
 use corelane_pool::{BUFFER_BYTES, BUFFERS_MAX};
 use corelane_shard::limits::POOL_BUFFERS_MIN;
 use corelane_shard::{Limits, TlsLimits};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Said};
-use crate::failure::Failure;
 use crate::plan;
 
 /// A configuration, settled: which cores, and what each shard may use.
@@ -121,22 +120,6 @@ fn pool_buffers(pool_bytes: &Said<u64>, shards: usize) -> Result<usize, Failure>
 /// value is a warning.
 pub(crate) fn connections_max(wanted: &Said<usize>, shards: usize) -> Result<(usize, Option<String>), Failure> {
     fit_connections(wanted, shards, raise_descriptors(plan::descriptors_max(wanted.value, shards)))
-}
-
-/// Raises the descriptor limit to what is needed, as far as it is allowed, and gives what it is then.
-pub(crate) fn raise_descriptors(needed: u64) -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = needed.min(descriptors_allowed());
-    if limit.current.is_some_and(|soft| soft < raised) {
-        // A failure shows below, as a limit that is too low.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
-    }
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}
-
-/// How far this process may raise its descriptor limit.
-pub(crate) fn descriptors_allowed() -> u64 {
-    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
 /// Fits the connections into so many descriptors. The second value is a warning.

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use corelane_command::{Failure, descriptors_allowed};
 use corelane_control::HttpLimits;
 use corelane_metrics::{SAMPLE_WORDS, SecurityEvent};
 use corelane_ring::ring_bytes;
@@ -15,7 +16,6 @@ use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::config::{Config, SettingArgs};
-use crate::failure::Failure;
 use crate::host::{self, Setup};
 use crate::log;
 use crate::serve::RING_SLOTS;
@@ -35,7 +35,7 @@ pub(crate) struct PlanArgs {
 pub(crate) fn run(args: PlanArgs) -> Result<(), Failure> {
     let config = Config::resolve(&args.settings)?;
     let mut plan = Plan::of(&Setup::of(&config)?);
-    match host::fit_connections(&config.max_connections, plan.shards.len(), host::descriptors_allowed()) {
+    match host::fit_connections(&config.max_connections, plan.shards.len(), descriptors_allowed()) {
         Ok((_, None)) => {}
         Ok((_, Some(lowered))) => plan.notes.push(lowered),
         Err(refused) => plan.notes.push(format!("serve would refuse this here: {refused}")),

@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
+use corelane_command::Failure;
 use corelane_control::{
     Configured, ControlConfig, ControlHandle, ControlPlane, HttpLimits, Protection, ShardPort, TokenSource,
 };
@@ -34,7 +35,6 @@ use signal_hook::iterator::Signals;
 use crate::allocator::{memory_use, thread_allocations};
 use crate::config::{Config, Said, SettingArgs, TlsFiles};
 use crate::doctor;
-use crate::failure::Failure;
 use crate::host::{self, Placement, Setup};
 use crate::log;
 use crate::plan::Plan;

@@ -32,6 +32,7 @@ use std::{
 };
 
 use corelane_client::{Client, Replies};
+use corelane_command::{Failure, duration, raise_descriptors};
 use tokio::{runtime, task::JoinSet};
 
 use self::{
@@ -45,10 +46,8 @@ use self::{
     watch::Run,
 };
 use crate::{
-    config,
     control_client::{ControlAccess, ControlClient},
-    failure::Failure,
-    host, send,
+    send,
 };
 
 /// Generate load, measure it, and hold it against limits.
@@ -58,7 +57,7 @@ use crate::{
 /// when a connection ends early, or when a limit is broken. Ctrl-C ends the load early, with the result so far.
 #[derive(clap::Args, Debug)]
 #[command(args_override_self = true)]
-pub(crate) struct LoadArgs {
+pub struct LoadArgs {
     /// Data port of the server.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7600", value_parser = send::parse_address)]
     target: String,
@@ -79,7 +78,7 @@ pub(crate) struct LoadArgs {
     rate: Rate,
 
     /// How long.
-    #[arg(long, value_name = "DUR", default_value = "60s", value_parser = config::duration(Duration::from_millis(1)..=DURATION_MAX))]
+    #[arg(long, value_name = "DUR", default_value = "60s", value_parser = duration(Duration::from_millis(1)..=DURATION_MAX))]
     duration: Duration,
 
     /// Connections, which take turns.
@@ -87,7 +86,7 @@ pub(crate) struct LoadArgs {
     connections: u32,
 
     /// Time in which the rate grows from nothing, as part of the duration.
-    #[arg(long, value_name = "DUR", default_value = "0", value_parser = config::duration(Duration::ZERO..=DURATION_MAX))]
+    #[arg(long, value_name = "DUR", default_value = "0", value_parser = duration(Duration::ZERO..=DURATION_MAX))]
     ramp: Duration,
 
     /// Multiply the rate every so often, after the ramp, in the middle of each period: FACTORxLENGTH/PERIOD, as
@@ -149,7 +148,7 @@ enum MixName {
 }
 
 /// Sends, and prints what came of it.
-pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
+pub fn run(args: &LoadArgs) -> Result<(), Failure> {
     check(args)?;
     let (corpus, mix) = frames(args)?;
     let hdr = args.hdr.as_deref().map(|path| create("--hdr", path)).transpose()?;
@@ -201,7 +200,7 @@ fn check(args: &LoadArgs) -> Result<(), Failure> {
         return Err(Failure::usage("--max-p99 needs answers: give --commit-every 1 or more"));
     }
     let needed = u64::from(args.connections) + DESCRIPTORS_BESIDES;
-    let allowed = host::raise_descriptors(needed);
+    let allowed = raise_descriptors(needed);
     if needed > allowed {
         return Err(Failure::usage(format!(
             "--connections {} need {needed} descriptors and this process may open {allowed}: ulimit -n {needed}",

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// An error for the operator. Its text says what was wrong, where (file, line, key, flag) and what would mend it.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// Wrong usage or configuration: exit code 2.
     Usage(String),
     /// The work itself failed: exit code 1.
@@ -13,17 +13,20 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// What to do where a thread cannot be started.
-    pub(crate) const MORE_THREADS: &str = "raise the limit of threads (`ulimit -u`, TasksMax in a unit, pids.max of a container) or of memory (`ulimit -v`)";
+    pub const MORE_THREADS: &str = "raise the limit of threads (`ulimit -u`, TasksMax in a unit, pids.max of a container) or of memory (`ulimit -v`)";
 
-    pub(crate) fn usage(text: impl Into<String>) -> Self {
+    /// Wrong usage or configuration.
+    pub fn usage(text: impl Into<String>) -> Self {
         Self::Usage(text.into())
     }
 
-    pub(crate) fn failed(text: impl Into<String>) -> Self {
+    /// The work itself failed.
+    pub fn failed(text: impl Into<String>) -> Self {
         Self::Failed(text.into())
     }
 
-    pub(crate) fn exit_code(&self) -> u8 {
+    /// The exit code of the process.
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
             Self::Failed(_) => 1,

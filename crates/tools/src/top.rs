@@ -18,6 +18,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use corelane_command::Failure;
 use jiff::SignedDuration;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -26,13 +27,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use self::asker::{Asker, News, Wish};
 use self::state::State;
 use crate::control_client::{ControlAccess, ControlClient};
-use crate::failure::Failure;
 
 /// Watch a running server in the terminal.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Keys: q quits, p pauses, s sorts sensors by count or by time, / searches them, arrows scroll \
     the cores.")]
-pub(crate) struct TopArgs {
+pub struct TopArgs {
     /// Control port of the server, as `host:9600`.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9600")]
     control: String,
@@ -52,7 +52,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 }
 
 /// Shows the server until a key or a signal ends it.
-pub(crate) fn run(args: TopArgs) -> Result<(), Failure> {
+pub fn run(args: TopArgs) -> Result<(), Failure> {
     let control = ControlClient::new(&args.control, &args.access)?;
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(Failure::usage("top draws on a terminal; for programs there is /api/v1/stats at the control port"));

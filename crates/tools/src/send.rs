@@ -22,6 +22,7 @@ use std::{
 };
 
 use corelane_client::Client;
+use corelane_command::Failure;
 use tokio::{runtime, task::JoinSet};
 
 pub(crate) use self::transfer::CONNECT_TIMEOUT;
@@ -35,11 +36,10 @@ use self::{
     time::TimeFormat,
     transfer::{Format, Outcome, Source},
 };
-use crate::failure::Failure;
 
 /// Send records from CSV or NDJSON files as events.
 #[derive(clap::Args, Debug)]
-pub(crate) struct SendArgs {
+pub struct SendArgs {
     /// Files to send, each over its own connection; `-` is stdin.
     #[arg(value_name = "FILE", required_unless_present = "host")]
     files: Vec<PathBuf>,
@@ -106,7 +106,7 @@ enum FormatName {
 }
 
 /// Sends, and prints what became of it.
-pub(crate) fn run(args: SendArgs) -> Result<(), Failure> {
+pub fn run(args: SendArgs) -> Result<(), Failure> {
     let mut progress = Progress::new(args.quiet);
     let sources = open_all(&args, &progress)?;
     let from = match sources.len() {

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use corelane_command::{duration, size};
 use serde::Serialize;
 
 use super::outcome::Outcome;
-use crate::config;
 
 /// What makes the command fail when it is broken.
 #[derive(clap::Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits (exit code 1 when one is broken)")]
 pub(super) struct Limits {
     /// Highest p99 of the time from due to answer.
-    #[arg(long, value_name = "DUR", value_parser = config::duration(Duration::from_nanos(1)..=Duration::from_secs(3600)))]
+    #[arg(long, value_name = "DUR", value_parser = duration(Duration::from_nanos(1)..=Duration::from_secs(3600)))]
     max_p99: Option<Duration>,
 
     /// Frames that may be lost: sent, and in no answer.
@@ -25,11 +25,11 @@ pub(super) struct Limits {
     max_rejected: Option<u64>,
 
     /// Highest resident memory of the server, as 140MB.
-    #[arg(long, value_name = "SIZE", value_parser = config::size)]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     max_rss: Option<u64>,
 
     /// Most that its resident memory may grow in an hour, by the line through the second half.
-    #[arg(long, value_name = "SIZE", value_parser = config::size)]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     max_rss_slope: Option<u64>,
 
     /// Most heap allocations a second of a data core, on average.

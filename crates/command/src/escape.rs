@@ -11,7 +11,7 @@ use serde_json::ser::Formatter;
 
 /// Whether a character must not be printed as it is: controls (C0, DEL, C1), line and paragraph separators, and the
 /// characters that change the direction of text (UAX #9).
-pub(crate) fn is_unsafe(character: char) -> bool {
+pub fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
@@ -20,12 +20,12 @@ pub(crate) fn is_unsafe(character: char) -> bool {
 }
 
 /// Writes `\u009b`, which JSON reads as the character itself. Every unsafe character has at most 16 bits.
-pub(crate) fn write_escaped(out: &mut impl fmt::Write, character: char) -> fmt::Result {
+pub fn write_escaped(out: &mut impl fmt::Write, character: char) -> fmt::Result {
     write!(out, "\\u{:04x}", u32::from(character))
 }
 
 /// A value as JSON in one line, with every unsafe character escaped.
-pub(crate) fn write_json(out: &mut impl Write, value: &impl Serialize) -> serde_json::Result<()> {
+pub fn write_json(out: &mut impl Write, value: &impl Serialize) -> serde_json::Result<()> {
     value.serialize(&mut serde_json::Serializer::with_formatter(out, Escaping))
 }
 

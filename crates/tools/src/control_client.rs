@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use corelane_command::Failure;
 use serde::de::DeserializeOwned;
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-
-use crate::failure::Failure;
 
 /// What a protected control port asks for.
 #[derive(clap::Args, Clone, Debug)]

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use corelane_command::Failure;
 use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -27,7 +28,6 @@ use super::{
     series::{Percentiles, Second},
 };
 use crate::control_client::ControlClient;
-use crate::failure::Failure;
 
 /// All that a run needs.
 pub(super) struct Run<'a> {

@@ -9,15 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use corelane_command::{Failure, write_json};
 use corelane_wire::{Decoder, Event, HEADER_BYTES, MAX_FRAME_SIZE, RejectReason, Step, next_step};
 use serde::Serialize;
 
-use crate::escape::write_json;
-use crate::failure::Failure;
-
 /// Print the events of a file of frames, or of hex, as JSON, one line each.
 #[derive(clap::Args, Debug)]
-pub(crate) struct DecodeArgs {
+pub struct DecodeArgs {
     /// Frames as they are on the wire, each with its length; `-` is stdin.
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
@@ -33,7 +31,7 @@ pub(crate) struct DecodeArgs {
 pub(crate) struct Hex(Vec<u8>);
 
 /// Decodes and prints; fails at the end when a frame was refused.
-pub(crate) fn run(args: DecodeArgs) -> Result<(), Failure> {
+pub fn run(args: DecodeArgs) -> Result<(), Failure> {
     let mut printer = Printer::new(io::BufWriter::new(io::stdout().lock()));
     let (name, result) = match args.hex {
         Some(Hex(bytes)) if is_frames(&bytes) => ("--hex".to_owned(), printer.print_frames(&bytes[..])),
@@ -299,7 +297,7 @@ mod tests {
         let mut frame = Vec::new();
         encode_event(&mut frame, text, 1, Some(text), [(text, 1.0, Some(text))].into_iter()).unwrap();
         let (printed, ..) = print(&frame, 1000);
-        assert!(!printed.trim_end().contains(crate::escape::is_unsafe), "{printed:?}");
+        assert!(!printed.trim_end().contains(corelane_command::is_unsafe), "{printed:?}");
         assert!(printed.contains(r"\u001b]0;x\u0007\u009b2J\u007f\u202e\u2066\u200f\u2028ü"), "{printed}");
         let line: serde_json::Value = serde_json::from_str(&printed).unwrap();
         for value in [&line["id"], &line["metadata"], &line["telemetry"][0]["sensor"], &line["telemetry"][0]["tags"]] {

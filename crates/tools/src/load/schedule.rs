@@ -5,7 +5,7 @@
 
 use std::{fmt, time::Duration};
 
-use crate::config;
+use corelane_command::duration;
 
 /// Frames or bits in a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,7 +109,7 @@ impl Bursts {
         let wanted = || "is no burst; write FACTORxLENGTH/PERIOD, as 10x1s/30s".to_owned();
         let (factor, times) = text.split_once('x').ok_or_else(wanted)?;
         let (length, period) = times.split_once('/').ok_or_else(wanted)?;
-        let time = config::duration(Duration::from_millis(1)..=DURATION_MAX);
+        let time = duration(Duration::from_millis(1)..=DURATION_MAX);
         let factor = factor.parse().ok().filter(|factor| (1.0..=1e4).contains(factor)).ok_or_else(wanted)?;
         let (length, period) = (time(length)?, time(period)?);
         if length > period {
