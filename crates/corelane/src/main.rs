@@ -1,14 +1,19 @@
 //! The `corelane` command: a thread-per-core telemetry ingestion server, and the tools around it.
 //!
-//! In reading order: `serve` (start, signals, stop), `config` and `host` (what is asked for, what is granted), `sockets`
-//! and `takeover` (where listeners come from and go to), `reload`, `allocator`, `log`; `plan` and `doctor` tell what
-//! `serve` will use and whether this host grants it; `check` and `completions` are commands of their own. Those that are
-//! not the server's (`send`, `load`, `decode`, `top`) are the crate `corelane-tools`, behind the feature `tools`.
+//! In reading order: `serve` (start, signals, stop), `config`, `host` and `descriptors` (what is asked for, what is
+//! granted), `sockets` and `takeover` (where listeners come from and go to), `reload`, `allocator`, `log`; `plan` and
+//! `doctor` tell what `serve` will use and whether this host grants it; `check` and `completions` are commands of their
+//! own. Those that are not the server's (`send`, `load`, `decode`, `top`) are the crate `corelane-tools`, behind the feature
+//! `tools`.
+//!
+//! Imports point one way, `config` knows no other module: `serve`, `doctor`, `plan`, then `descriptors` and `sockets`, then
+//! `host`, `takeover`, `log` and `reload`, then `config`.
 
 mod allocator;
 mod check;
 mod completions;
 mod config;
+mod descriptors;
 mod doctor;
 mod host;
 mod log;

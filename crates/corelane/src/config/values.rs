@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::LogFormat;
-use crate::takeover::SOCKET_PATH_BYTES_MAX;
+
+/// Longest path of a Unix socket: `sun_path` without the zero at its end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Longest host name, its last dot included (RFC 1035 section 2.3.4).
 const HOST_NAME_BYTES_MAX: usize = 254;

@@ -17,9 +17,6 @@ use rustix::process::{Uid, geteuid};
 
 use crate::config::Config;
 
-/// Longest path of a Unix socket: `sun_path` without the zero at its end.
-pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
-
 /// Mode bits with which users other than the owner can write.
 const OTHERS_WRITE: u32 = 0o022;
 /// Mode bits with which users other than the owner can do anything.
