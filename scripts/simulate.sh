@@ -14,4 +14,4 @@ case " $* " in
 *" --seed "* | *" --from "*) first=() ;;
 *) first=(--from "$(date +%s)000") ;;
 esac
-exec cargo run --locked --quiet --package corelane-simulator -- "${first[@]}" "$@"
+exec cargo run --locked --quiet --package corelane-simulator --example simulate -- "${first[@]}" "$@"

@@ -111,6 +111,14 @@ cargo fmt --check --manifest-path crates/wire/fuzz/Cargo.toml
 step "clippy, warnings are errors"
 cargo clippy --locked --workspace --all-targets -- -D warnings
 
+step "the server alone, without the tools and what only they need"
+cargo clippy --locked -p corelane --no-default-features -- -D warnings
+if cargo tree --locked -p corelane --no-default-features --edges normal --prefix none |
+    grep -E '^(corelane-(tools|client)|csv|indicatif|plotters|ratatui|ureq) '; then
+    echo "these are dependencies of the tools only" >&2
+    exit 1
+fi
+
 step "unit, integration and doc tests of the libraries, with debug assertions"
 cargo test --locked --workspace --exclude corelane
 

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use corelane_command::Failure;
+
 use crate::config::Config;
-use crate::failure::Failure;
 
 /// Validate a configuration file and exit.
 #[derive(clap::Args, Debug)]

@@ -5,8 +5,7 @@ use std::io::{self, Write};
 use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
-
-use crate::failure::Failure;
+use corelane_command::Failure;
 
 /// Print the completions of a shell.
 #[derive(clap::Args, Debug)]

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use corelane_command::{Failure, duration, size};
 use corelane_control::Configured;
 use corelane_shard::ACCEPT_RATE_MAX;
 use ipnet::IpNet;
@@ -20,8 +21,7 @@ pub(crate) use self::layers::Said;
 #[cfg(test)]
 pub(crate) use self::layers::Source;
 pub(crate) use self::settings::SettingArgs;
-pub(crate) use self::values::{core_list, duration, size};
-use crate::failure::Failure;
+pub(crate) use self::values::core_list;
 
 /// Everything that is configured, with its range checked.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl Config {
             tls: tls_files(layers, "tls_cert", "tls_key")?,
             tls_client_ca: only_with(layers, "tls_client_ca", "tls_cert")?,
             tls_client_crl: only_with(layers, "tls_client_crl", "tls_client_ca")?,
-            handshake_timeout: layers.parse("handshake_timeout", values::duration(timeout.clone()))?.value,
+            handshake_timeout: layers.parse("handshake_timeout", duration(timeout.clone()))?.value,
             control: layers.parse("control", values::address)?.value,
             control_tls: tls_files(layers, "control_tls_cert", "control_tls_key")?,
             control_token_file: layers.parse_optional("control_token_file", values::path)?,
@@ -120,22 +120,20 @@ impl Config {
             probe: probe.map(|said| said.value),
             cores: layers.parse_optional("cores", values::core_list)?,
             control_core: layers.parse_optional("control_core", values::number(0..=usize::MAX))?,
-            pool_bytes: layers.parse("pool_bytes", values::size)?,
+            pool_bytes: layers.parse("pool_bytes", size)?,
             max_connections: layers.parse("max_connections", values::number(1..=1_000_000))?,
             max_connections_per_ip: layers.parse("max_connections_per_ip", values::number(0..=1_000_000))?.value as u32,
             max_accept_rate_per_ip: layers
                 .parse("max_accept_rate_per_ip", values::number(0..=ACCEPT_RATE_MAX as usize))?
                 .value as u32,
             ipv6_prefix: layers.parse("ipv6_prefix", values::number(1..=128))?.value as u8,
-            max_rate_per_connection: layers.parse("max_rate_per_connection", values::size)?.value,
-            max_connection_age: layers
-                .parse("max_connection_age", values::duration(Duration::ZERO..=TIMEOUT_MAX))?
-                .value,
+            max_rate_per_connection: layers.parse("max_rate_per_connection", size)?.value,
+            max_connection_age: layers.parse("max_connection_age", duration(Duration::ZERO..=TIMEOUT_MAX))?.value,
             allow: layers.parse_optional("allow", values::address_ranges)?.map(|said| said.value),
             max_series: layers.parse("max_series", values::number(1..=16_777_216))?.value,
-            idle_timeout: layers.parse("idle_timeout", values::duration(Duration::ZERO..=TIMEOUT_MAX))?.value,
-            frame_timeout: layers.parse("frame_timeout", values::duration(timeout.clone()))?.value,
-            drain_timeout: layers.parse("drain_timeout", values::duration(timeout))?.value,
+            idle_timeout: layers.parse("idle_timeout", duration(Duration::ZERO..=TIMEOUT_MAX))?.value,
+            frame_timeout: layers.parse("frame_timeout", duration(timeout.clone()))?.value,
+            drain_timeout: layers.parse("drain_timeout", duration(timeout))?.value,
             backlog: layers.parse("backlog", values::number(1..=65_535))?.value as u32,
             takeover: layers.parse("takeover", values::switch)?.value,
             takeover_path: layers.parse_optional("takeover_path", values::socket_path)?,

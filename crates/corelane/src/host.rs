@@ -1,14 +1,17 @@
-//! What a configuration comes to on this host: cores, buffers, connections. Refuses what does not fit, with the number
-//! to set. What else the host has to grant is asked by `doctor`.
+//! What a configuration comes to on this host: cores, buffers. Refuses what does not fit, with the number to set; so does
+//! `descriptors` with connections. What else the host has to grant is asked by `doctor`.
 
+use corelane_command::Failure;
+use corelane_metrics::RING_SLOTS_MIN;
 use corelane_pool::{BUFFER_BYTES, BUFFERS_MAX};
 use corelane_shard::limits::POOL_BUFFERS_MIN;
 use corelane_shard::{Limits, TlsLimits};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Said};
-use crate::failure::Failure;
-use crate::plan;
+
+/// Slots of a shard's TelemetryRing: several drains' worth at full load, 32 bytes each.
+pub(crate) const RING_SLOTS: usize = 16 * 1024;
+const _: () = assert!(RING_SLOTS >= RING_SLOTS_MIN);
 
 /// A configuration, settled: which cores, and what each shard may use.
 #[derive(Debug)]
@@ -117,51 +120,6 @@ fn pool_buffers(pool_bytes: &Said<u64>, shards: usize) -> Result<usize, Failure>
     Ok(buffers)
 }
 
-/// Raises the descriptor limit to what is needed, as far as it is allowed, and fits the connections into it. The second
-/// value is a warning.
-pub(crate) fn connections_max(wanted: &Said<usize>, shards: usize) -> Result<(usize, Option<String>), Failure> {
-    fit_connections(wanted, shards, raise_descriptors(plan::descriptors_max(wanted.value, shards)))
-}
-
-/// Raises the descriptor limit to what is needed, as far as it is allowed, and gives what it is then.
-pub(crate) fn raise_descriptors(needed: u64) -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = needed.min(descriptors_allowed());
-    if limit.current.is_some_and(|soft| soft < raised) {
-        // A failure shows below, as a limit that is too low.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
-    }
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}
-
-/// How far this process may raise its descriptor limit.
-pub(crate) fn descriptors_allowed() -> u64 {
-    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
-}
-
-/// Fits the connections into so many descriptors. The second value is a warning.
-pub(crate) fn fit_connections(
-    wanted: &Said<usize>,
-    shards: usize,
-    granted: u64,
-) -> Result<(usize, Option<String>), Failure> {
-    let needed = plan::descriptors_max(wanted.value, shards);
-    if granted >= needed {
-        return Ok((wanted.value, None));
-    }
-    let mend = format!(
-        "{} connections need {needed} descriptors, and this process may open {granted}; raise the limit (`ulimit -n {needed}`, \
-         LimitNOFILE={needed} in a unit)",
-        wanted.value
-    );
-    let possible = granted.saturating_sub(plan::descriptors_max(0, shards)) as usize;
-    if wanted.is_stated() || possible == 0 {
-        let lower = if possible > 0 { format!(" or set it to {possible} at most") } else { String::new() };
-        return Err(Failure::usage(format!("{}: {mend}{lower}", wanted.source)));
-    }
-    Ok((possible, Some(format!("{mend}; going on with --max-connections {possible}"))))
-}
-
 /// `0-3,8`
 pub(crate) fn list(cores: &[usize]) -> String {
     let mut runs: Vec<(usize, usize)> = Vec::new();
@@ -207,17 +165,6 @@ mod tests {
             error.to_string().starts_with("--flag: core 9 is not one that this process may use; choose among 0-2,6")
         );
         assert!(place_among(&[0, 1], None, Some(&said(7))).is_err());
-    }
-
-    #[test]
-    fn a_stated_number_of_connections_must_fit_and_the_default_is_lowered() {
-        let default = Said { value: 10_000, source: Source::Default("max-connections".into()) };
-        let (fits, warning) = fit_connections(&default, 1, 1024).unwrap();
-        assert_eq!(fits, 1024 - 360);
-        assert!(warning.unwrap().contains("ulimit -n 10360"));
-        assert_eq!(fit_connections(&default, 1, 20_000).unwrap(), (10_000, None));
-        assert!(fit_connections(&said(10_000), 1, 1024).unwrap_err().to_string().contains("set it to 664 at most"));
-        assert!(fit_connections(&default, 1, 100).is_err());
     }
 
     #[test]

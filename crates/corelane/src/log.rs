@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use corelane_command::Failure;
 use signal_hook::consts::SIGXFSZ;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
@@ -21,7 +22,6 @@ use self::line::Line;
 pub(crate) use self::writer::BYTES_MAX;
 use self::writer::Writer;
 use crate::config::LogFormat;
-use crate::failure::Failure;
 
 /// How long the end of the process waits for queued lines. A stderr that works takes them in well under 1 ms; one that
 /// is stuck must not delay a stop by more than this.

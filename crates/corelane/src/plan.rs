@@ -5,21 +5,20 @@
 
 use std::fmt::Write;
 
+use corelane_command::{Failure, descriptors_allowed};
 use corelane_control::HttpLimits;
 use corelane_metrics::{SAMPLE_WORDS, SecurityEvent};
 use corelane_ring::ring_bytes;
-use corelane_shard::limits::{CLOSING_MAX, SECURITY_EVENTS_MAX};
+use corelane_shard::limits::SECURITY_EVENTS_MAX;
 use corelane_shard::needs::{LOCKED_BYTES, LOCKED_LIMIT_MIN, ShardMemory};
 use procfs::process::{MMapPath, Process};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::config::{Config, SettingArgs};
-use crate::failure::Failure;
-use crate::host::{self, Setup};
+use crate::descriptors::{self, DescriptorTerm};
+use crate::host::{self, RING_SLOTS, Setup};
 use crate::log;
-use crate::serve::RING_SLOTS;
-use crate::takeover;
 
 /// Print what a configuration will use: memory, descriptors, locked memory, cores; start nothing.
 #[derive(clap::Args, Debug)]
@@ -35,7 +34,7 @@ pub(crate) struct PlanArgs {
 pub(crate) fn run(args: PlanArgs) -> Result<(), Failure> {
     let config = Config::resolve(&args.settings)?;
     let mut plan = Plan::of(&Setup::of(&config)?);
-    match host::fit_connections(&config.max_connections, plan.shards.len(), host::descriptors_allowed()) {
+    match descriptors::fit_connections(&config.max_connections, plan.shards.len(), descriptors_allowed()) {
         Ok((_, None)) => {}
         Ok((_, Some(lowered))) => plan.notes.push(lowered),
         Err(refused) => plan.notes.push(format!("serve would refuse this here: {refused}")),
@@ -113,13 +112,6 @@ pub(crate) enum Owner {
     Process,
 }
 
-/// Descriptors for one purpose.
-#[derive(Debug, Serialize)]
-pub(crate) struct DescriptorTerm {
-    what: &'static str,
-    count: u64,
-}
-
 /// Stack of a thread, as the standard library makes it, and of the main thread where the host sets no limit. A few
 /// pages of it are ever touched.
 const STACK_BYTES: u64 = 2 << 20;
@@ -132,21 +124,12 @@ const THREADS_BESIDES: usize = 5;
 const BESIDES_BYTES: u64 = 8 << 20;
 const BESIDES_BYTES_AT_START: u64 = 4 << 20;
 
-/// Descriptors that a shard may need and does not hold: what the executor opens for a moment.
-const SHARD_RESERVE: u64 = 15;
-/// Standard streams, and the pair of sockets by which signals come.
-const DESCRIPTORS_OF_MAIN: u64 = 3 + 2;
-/// The listeners of the control port and of the port for probes again, and what successors ask at.
-const DESCRIPTORS_OF_TAKEOVER: u64 = 2 + takeover::DESCRIPTORS_MAX;
-/// Descriptors for what is not known here: those inherited from whoever started the process.
-const RESERVE: u64 = 17;
-
 impl Plan {
     /// The plan of a server with this setup.
     pub(crate) fn of(setup: &Setup) -> Self {
         let shards = setup.placement.data.len();
         let memory = memory(setup);
-        let descriptors = descriptors(setup.limits.connections_max, shards);
+        let descriptors = descriptors::terms(setup.limits.connections_max, shards);
         let locked_bytes = (shards * LOCKED_BYTES) as u64;
         Self {
             shards: setup.placement.data.iter().enumerate().map(|(shard, &core)| ShardCore { shard, core }).collect(),
@@ -310,30 +293,6 @@ fn program_bytes() -> u64 {
     files.map(|map| map.address.1 - map.address.0).sum()
 }
 
-/// Descriptors of a server with so many connections and shards.
-pub(crate) fn descriptors(connections: usize, shards: usize) -> Vec<DescriptorTerm> {
-    let term = |what, count| DescriptorTerm { what, count };
-    let shards = shards as u64;
-    vec![
-        term("connections", connections as u64),
-        term("connections that linger", shards * CLOSING_MAX as u64),
-        term("shards: listener, rings, eventfds", shards * corelane_shard::needs::DESCRIPTORS as u64),
-        term("shards: listener again, for a successor", shards),
-        term("shards: reserve", shards * SHARD_RESERVE),
-        term("HTTP connections", HttpLimits::default().descriptors() as u64),
-        term("HTTP connections of probes", HttpLimits::PROBE_PORT.descriptors() as u64),
-        term("control plane: listeners, epoll, /proc", corelane_control::needs::DESCRIPTORS as u64),
-        term("standard streams, signals", DESCRIPTORS_OF_MAIN),
-        term("takeover", DESCRIPTORS_OF_TAKEOVER),
-        term("reserve: inherited ones", RESERVE),
-    ]
-}
-
-/// Sum of [`descriptors`].
-pub(crate) fn descriptors_max(connections: usize, shards: usize) -> u64 {
-    descriptors(connections, shards).iter().map(|term| term.count).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -390,12 +349,6 @@ mod tests {
         assert_eq!((of(&small), of(&large)), (table(1_000), table(100_000)));
         assert!(large.memory_bytes_max - small.memory_bytes_max > of(&large) - of(&small));
         assert_eq!(small.memory_bytes_at_start, large.memory_bytes_at_start, "series are touched as they come");
-    }
-
-    #[test]
-    fn descriptors_grow_with_connections_and_shards() {
-        assert_eq!(descriptors_max(10_000, 1), 10_360);
-        assert_eq!(descriptors_max(10_000, 3), 10_360 + 2 * 152);
     }
 
     #[test]

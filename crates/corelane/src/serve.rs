@@ -14,10 +14,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
+use corelane_command::Failure;
 use corelane_control::{
     Configured, ControlConfig, ControlHandle, ControlPlane, HttpLimits, Protection, ShardPort, TokenSource,
 };
-use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
+use corelane_metrics::{Totals, cell};
 use corelane_ring::{event_lane, telemetry_ring};
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
@@ -32,18 +33,14 @@ use signal_hook::iterator::Signals;
 
 use crate::allocator::{memory_use, thread_allocations};
 use crate::config::{Config, Said, SettingArgs, TlsFiles};
+use crate::descriptors;
 use crate::doctor;
-use crate::failure::Failure;
-use crate::host::{self, Placement, Setup};
+use crate::host::{self, Placement, RING_SLOTS, Setup};
 use crate::log;
 use crate::plan::Plan;
 use crate::reload::{self, Reloader};
 use crate::sockets::Sockets;
 use crate::takeover::{Offer, Predecessor};
-
-/// Slots of a shard's TelemetryRing: several drains' worth at full load, 32 bytes each.
-pub(crate) const RING_SLOTS: usize = 16 * 1024;
-const _: () = assert!(RING_SLOTS >= RING_SLOTS_MIN);
 
 /// How long starting may take before it is given up.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -75,7 +72,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     let config = Config::resolve(&flags)?;
     let mut setup = Setup::of(&config)?;
     let shards = setup.placement.data.len();
-    let (connections_max, warning) = host::connections_max(&config.max_connections, shards)?;
+    let (connections_max, warning) = descriptors::connections_max(&config.max_connections, shards)?;
     setup.limits.connections_max = connections_max;
     doctor::require_grants(&Plan::of(&setup))?;
     // Not before: where threads or memory are short, the first thread already fails.

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use corelane_command::Failure;
 use corelane_shard::{adopt_listeners, bind_listeners};
 use listenfd::ListenFd;
 
 use crate::config::Config;
-use crate::failure::Failure;
 use crate::takeover::{Place, Predecessor};
 
 /// How long the kernel may take to release a killed server's port.

@@ -27,7 +27,7 @@ use rustix::net::{
 };
 
 pub(crate) use self::offer::{DESCRIPTORS_MAX, Offer};
-pub(crate) use self::place::{Place, SOCKET_PATH_BYTES_MAX};
+pub(crate) use self::place::Place;
 
 /// The successor's report that it serves.
 const SERVES: u8 = b'+';

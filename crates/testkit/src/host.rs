@@ -1,5 +1,7 @@
 //! What the machine gives the test itself.
 
+use std::sync::{Mutex, PoisonError};
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 
@@ -19,12 +21,15 @@ pub fn cores_for(shards: usize) -> Option<String> {
     Some(chosen.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
 }
 
-/// Lets this process open `count` descriptors more than a test needs anyway.
+/// Lets this process open `count` descriptors more than its tests need anyway. Never lowers the limit, which all tests of
+/// the process share.
 ///
 /// # Panics
 /// When the hard limit is lower.
 pub fn allow_descriptors(count: u64) {
-    let wanted = count + 256;
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let wanted = count + 1024;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
         let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use corelane_command::Failure;
 use corelane_control::Configured;
 
 use super::settings::{SETTINGS, Setting, SettingArgs, variable};
-use crate::failure::Failure;
 
 /// Where a value comes from; its text names the place to mend.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,17 +3,13 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use bytesize::ByteSize;
 use ipnet::IpNet;
-use jiff::SignedDuration;
 
 use super::LogFormat;
-use crate::takeover::SOCKET_PATH_BYTES_MAX;
 
-/// Largest size. Larger ones are typing errors.
-const SIZE_MAX: ByteSize = ByteSize::tib(16);
+/// Longest path of a Unix socket: `sun_path` without the zero at its end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Longest host name, its last dot included (RFC 1035 section 2.3.4).
 const HOST_NAME_BYTES_MAX: usize = 254;
@@ -69,15 +65,6 @@ pub(crate) fn core_list(text: &str) -> Result<Vec<usize>, String> {
     Ok(cores)
 }
 
-/// `64MiB`, `1GB`, or plain bytes.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let size: ByteSize = text.parse().map_err(|_| "is not a size; write a number and a unit, as 64MiB".to_owned())?;
-    if size > SIZE_MAX {
-        return Err(format!("is out of range; write at most {SIZE_MAX}"));
-    }
-    Ok(size.as_u64())
-}
-
 /// `10.0.0.0/8,192.0.2.7`: ranges of addresses; one without a prefix length is a single one.
 pub(super) fn address_ranges(text: &str) -> Result<Vec<IpNet>, String> {
     let range = |part: &str| {
@@ -110,21 +97,6 @@ pub(super) fn number(range: RangeInclusive<usize>) -> impl Fn(&str) -> Result<us
             usize::MAX => "is not a whole number".to_owned(),
             end => format!("is not a whole number from {} to {end}", range.start()),
         }),
-    }
-}
-
-/// `10s`, `5m`, `250ms`; `0` needs no unit.
-pub(crate) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, String> + Clone {
-    move |text| {
-        if text.trim() == "0" && range.contains(&Duration::ZERO) {
-            return Ok(Duration::ZERO);
-        }
-        let parsed = text.parse::<SignedDuration>().ok().and_then(|duration| Duration::try_from(duration).ok());
-        match parsed {
-            Some(duration) if range.contains(&duration) => Ok(duration),
-            Some(_) => Err(format!("is out of range; write {:?} to {:?}", range.start(), range.end())),
-            None => Err("is not a duration; write a number and a unit, as 10s, 5m or 250ms".to_owned()),
-        }
     }
 }
 

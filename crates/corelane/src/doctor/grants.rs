@@ -2,12 +2,12 @@
 
 use std::io;
 
+use corelane_command::Failure;
 use corelane_shard::needs::LOCKED_LIMIT_MIN;
 use rustix::process::{Resource, getrlimit};
 
 use super::files::Files;
 use super::{Check, Verdict, cgroup};
-use crate::failure::Failure;
 use crate::plan::{Plan, mib};
 
 /// Oldest kernel that has what the receive ring uses.

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::RwLock;
 use std::thread::{Builder, scope};
 
+use corelane_command::Failure;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
 use super::Check;
-use crate::failure::Failure;
 use crate::plan::Plan;
 
 /// Address space that glibc reserves for the C code of each thread besides the plan's memory, and once more for a moment

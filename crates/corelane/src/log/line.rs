@@ -2,13 +2,13 @@
 
 use std::fmt::{self, Debug, Write};
 
+use corelane_command::{is_unsafe, write_escaped};
 use jiff::Timestamp;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
 use super::Style;
 use crate::config::LogFormat;
-use crate::escape::{is_unsafe, write_escaped};
 
 /// Longest line, its end included: what a pipe takes in one piece (`PIPE_BUF`), so that lines of several processes never
 /// mix. Fields that do not fit are left out.

@@ -11,14 +11,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use corelane_command::Failure;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustix::process::{Uid, geteuid};
 
 use crate::config::Config;
-use crate::failure::Failure;
-
-/// Longest path of a Unix socket: `sun_path` without the zero at its end.
-pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Mode bits with which users other than the owner can write.
 const OTHERS_WRITE: u32 = 0o022;

@@ -5,7 +5,8 @@ use corelane_shard::Limits;
 use super::super::files::made_up;
 use super::*;
 use crate::config::{Said, Source};
-use crate::host::{Placement, Setup, fit_connections};
+use crate::descriptors::fit_connections;
+use crate::host::{Placement, Setup};
 
 fn plan(shards: usize) -> Plan {
     let second = Duration::from_secs(1);
