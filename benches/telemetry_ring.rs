@@ -28,9 +28,9 @@ use corelane_benches::host::{self, CpuTime};
 use corelane_benches::results::{Results, is_test, median};
 use corelane_benches::servers::SERIES_MAX;
 use corelane_metrics::{Histogram, SAMPLE_WORDS, Sample, Totals, cell};
-use corelane_ring::{Recorder, telemetry_ring};
 use corelane_shard::Pipeline;
 use corelane_shard::limits::RECEIVE_BYTES;
+use corelane_telemetry::{Recorder, telemetry_ring};
 use corelane_testkit::Random;
 use corelane_wire::Hint;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
@@ -103,7 +103,7 @@ fn alone(criterion: &mut Criterion<CpuTime>) {
             (0..DRAINED).for_each(|_| recorder.record(sample()));
             (recorder, drain)
         };
-        let empty = |(recorder, mut drain): (_, corelane_ring::Drain<SAMPLE_WORDS>)| {
+        let empty = |(recorder, mut drain): (_, corelane_telemetry::Drain<SAMPLE_WORDS>)| {
             assert_eq!(drain.drain(|words| sum = words[1].wrapping_add(sum)), DRAINED);
             (recorder, drain)
         };

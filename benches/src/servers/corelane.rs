@@ -6,10 +6,10 @@ use std::time::Duration;
 use std::{io, thread};
 
 use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, MemoryUse, Protection, ShardPort};
-use corelane_ring::telemetry_ring;
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
 use corelane_shard::{AccessRules, Allocations, Limits, ShardConfig, Shards, bind_listeners};
+use corelane_telemetry::telemetry_ring;
 use corelane_testkit::allocator::thread_calls;
 use crossbeam_queue::ArrayQueue;
 use rustix::thread::{MembarrierCommand, membarrier};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corelane_metrics::{SAMPLE_WORDS, Sample, SecurityEvent, ShardState, Totals, cell};
-use corelane_ring::Drain;
 use corelane_rollup::SnapshotAsker;
+use corelane_telemetry::Drain;
 use corelane_tls::DataPortTls;
 use crossbeam_queue::ArrayQueue;
 

@@ -7,9 +7,9 @@ use std::fmt::Write;
 
 use corelane_control::HttpLimits;
 use corelane_metrics::{SAMPLE_WORDS, SecurityEvent};
-use corelane_ring::ring_bytes;
 use corelane_shard::limits::{CLOSING_MAX, SECURITY_EVENTS_MAX};
 use corelane_shard::needs::{LOCKED_BYTES, LOCKED_LIMIT_MIN, ShardMemory};
+use corelane_telemetry::ring_bytes;
 use procfs::process::{MMapPath, Process};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;

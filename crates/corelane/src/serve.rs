@@ -18,10 +18,10 @@ use corelane_control::{
     Configured, ControlConfig, ControlHandle, ControlPlane, HttpLimits, Protection, ShardPort, TokenSource,
 };
 use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
-use corelane_ring::telemetry_ring;
 use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
 use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards, TlsConfig};
+use corelane_telemetry::telemetry_ring;
 use corelane_tls::{CertificateSource, DataPortFiles, DataPortTls, LoadError};
 use corelane_wire::RejectReason;
 use crossbeam_queue::ArrayQueue;

@@ -7,8 +7,8 @@ use std::net::TcpListener;
 use std::rc::Rc;
 
 use corelane_metrics::{SAMPLE_WORDS, SecurityEvent};
-use corelane_ring::Recorder;
 use corelane_rollup::SnapshotAnswerer;
+use corelane_telemetry::Recorder;
 use crossbeam_queue::ArrayQueue;
 use glommio::timer::sleep;
 use glommio::{CpuSet, ExecutorJoinHandle, LocalExecutorBuilder, Placement};

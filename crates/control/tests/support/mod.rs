@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, MemoryUse, Protection, ShardPort};
 use corelane_metrics::{RING_SLOTS_MIN, SecurityEvent, ShardMetrics, ShardState, Totals};
-use corelane_ring::{Recorder, telemetry_ring};
 use corelane_rollup::{Rollup, SnapshotAnswerer, snapshot_lane};
+use corelane_telemetry::{Recorder, telemetry_ring};
 use crossbeam_queue::ArrayQueue;
 
 /// What a shard's thread owns.

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, mpsc};
 
 use corelane_metrics::{CloseReason, Sample, Totals, cell};
-use corelane_ring::{Drain, telemetry_ring};
 use corelane_rollup::snapshot_lane;
+use corelane_telemetry::{Drain, telemetry_ring};
 use corelane_wire::encode_event;
 
 use super::*;

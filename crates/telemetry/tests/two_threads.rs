@@ -6,7 +6,7 @@
 
 use std::thread;
 
-use corelane_ring::telemetry_ring;
+use corelane_telemetry::telemetry_ring;
 
 const WORDS: usize = 4;
 const SAMPLES: u64 = if cfg!(miri) { 300 } else { 3_000_000 };

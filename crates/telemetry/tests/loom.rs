@@ -1,12 +1,12 @@
 //! The ring under every interleaving, and every value a relaxed load may return, that loom can think of.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p corelane-ring --release --test loom`, or `scripts/sanitize.sh`. Without the flag
-//! this file is empty. The counts are small because the models grow exponentially; one lap is enough for every rule.
+//! `RUSTFLAGS="--cfg loom" cargo test -p corelane-telemetry --release --test loom`, or `scripts/sanitize.sh`. Without
+//! the flag this file is empty. The counts are small because the models grow exponentially; one lap is enough for every rule.
 //! Weakening any one of the ring's four orderings (either fence, the Release store, the Acquire load) makes a model fail.
 
 #![cfg(loom)]
 
-use corelane_ring::{Drain, telemetry_ring};
+use corelane_telemetry::{Drain, telemetry_ring};
 use loom::thread;
 
 /// No word of one position equals a word of another, or the 0 that a slot starts with.

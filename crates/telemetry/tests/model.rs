@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use corelane_ring::telemetry_ring;
+use corelane_telemetry::telemetry_ring;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 

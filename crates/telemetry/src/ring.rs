@@ -62,14 +62,14 @@ pub const fn ring_bytes<const WORDS: usize>(capacity: usize) -> usize {
 /// ones, which the soundness argument needs; the compiler holds callers to it. A second recorder cannot be made:
 ///
 /// ```compile_fail,E0599
-/// let (recorder, _drain) = corelane_ring::telemetry_ring::<2>(8);
+/// let (recorder, _drain) = corelane_telemetry::telemetry_ring::<2>(8);
 /// let second = recorder.clone();
 /// ```
 ///
 /// two threads cannot both record with one:
 ///
 /// ```compile_fail,E0499
-/// let (mut recorder, _drain) = corelane_ring::telemetry_ring::<2>(8);
+/// let (mut recorder, _drain) = corelane_telemetry::telemetry_ring::<2>(8);
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| recorder.record([0, 1]));
 ///     scope.spawn(|| recorder.record([2, 3]));
@@ -79,7 +79,7 @@ pub const fn ring_bytes<const WORDS: usize>(capacity: usize) -> usize {
 /// and a shared reference, which threads may pass around, does not record:
 ///
 /// ```compile_fail,E0596
-/// let (recorder, _drain) = corelane_ring::telemetry_ring::<2>(8);
+/// let (recorder, _drain) = corelane_telemetry::telemetry_ring::<2>(8);
 /// let shared = &recorder;
 /// std::thread::scope(|scope| {
 ///     scope.spawn(move || shared.record([0, 1]));
@@ -89,7 +89,7 @@ pub const fn ring_bytes<const WORDS: usize>(capacity: usize) -> usize {
 /// Moving it to the thread that records is the way:
 ///
 /// ```
-/// let (mut recorder, mut drain) = corelane_ring::telemetry_ring::<2>(8);
+/// let (mut recorder, mut drain) = corelane_telemetry::telemetry_ring::<2>(8);
 /// std::thread::spawn(move || recorder.record([7, 11])).join().unwrap();
 /// assert_eq!(drain.drain(|words| assert_eq!(words, [7, 11])), 1);
 /// ```
@@ -133,7 +133,7 @@ impl<const WORDS: usize> Recorder<WORDS> {
 /// Like the [`Recorder`] it is one of a kind:
 ///
 /// ```compile_fail,E0599
-/// let (_recorder, drain) = corelane_ring::telemetry_ring::<2>(8);
+/// let (_recorder, drain) = corelane_telemetry::telemetry_ring::<2>(8);
 /// let second = drain.clone();
 /// ```
 #[derive(Debug)]
