@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corelane_metrics::{SAMPLE_WORDS, Sample, SecurityEvent, ShardState, Totals, cell};
-use corelane_rollup::SnapshotAsker;
-use corelane_telemetry::Drain;
+use corelane_rollup::SeriesPage;
+use corelane_telemetry::{Drain, PageRequester};
 use corelane_tls::DataPortTls;
 use crossbeam_queue::ArrayQueue;
 
@@ -21,7 +21,7 @@ pub struct ShardPort {
     /// Samples that the shard flushes.
     pub samples: Drain<SAMPLE_WORDS>,
     /// Asks for pages of the shard's series.
-    pub series: SnapshotAsker,
+    pub series: PageRequester<SeriesPage>,
     /// Security events. The shard drops an event when the lane is full; its counter still tells of it.
     pub events: Arc<ArrayQueue<SecurityEvent>>,
     /// Wakes the shard after a page was asked for.
@@ -88,7 +88,7 @@ impl ControlPlane {
             .into_iter()
             .map(|port| {
                 let ends = ShardEnds { core: port.core, samples: port.samples, events: port.events, heard: started };
-                (ends, SeriesPort { asker: port.series, wake: port.wake })
+                (ends, SeriesPort { pages: port.series, wake: port.wake })
             })
             .unzip();
         Self {

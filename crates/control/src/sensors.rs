@@ -1,6 +1,6 @@
 //! The live series of every shard, gathered in rounds and answered as JSON.
 //!
-//! A round asks each shard for its series page by page, a few pages in flight, and adds up what several shards know of
+//! A round requests the series of each shard page by page, a few pages in flight, and adds up what several shards know of
 //! one series. It serves every request that was waiting when it began and no other, so an answer never tells less than
 //! the shards knew when it was asked. Nobody asking, there is no round, and nothing is kept between two.
 //!
@@ -17,7 +17,8 @@ use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-use corelane_rollup::{LANE_PAGES, SeriesPage, SeriesView, SnapshotAsker, TEXT_BYTES_MAX};
+use corelane_rollup::{SeriesPage, SeriesView, TEXT_BYTES_MAX};
+use corelane_telemetry::{LANE_PAGES, PageRequester};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -42,7 +43,7 @@ const WAITING_MAX: usize = 64;
 
 /// The control plane's end of one shard's lane of series.
 pub(crate) struct SeriesPort {
-    pub(crate) asker: SnapshotAsker,
+    pub(crate) pages: PageRequester<SeriesPage>,
     pub(crate) wake: Box<dyn Fn() + Send>,
 }
 
@@ -233,12 +234,12 @@ impl ShardRound {
         Self { number, next_index: 0, in_flight: 0, last_seen: false, idle }
     }
 
-    /// Takes the pages that came and asks for the next ones; tells whether the shard has told all.
+    /// Takes the pages that came and requests the next ones; returns whether the shard has told all.
     fn advance(&mut self, port: &mut SeriesPort, merged: &mut Merged) -> bool {
         if self.is_done() {
             return true;
         }
-        while let Some(page) = port.asker.take() {
+        while let Some(page) = port.pages.take() {
             // A page of a round that gave up waiting comes late, and ends here.
             if page.round() != self.number {
                 continue;
@@ -252,7 +253,7 @@ impl ShardRound {
             && let Some(mut page) = self.idle.pop()
         {
             page.reset(self.next_index, self.number);
-            match port.asker.ask(page) {
+            match port.pages.request(page) {
                 Ok(()) => {
                     self.next_index += 1;
                     self.in_flight += 1;

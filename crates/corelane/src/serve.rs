@@ -18,10 +18,9 @@ use corelane_control::{
     Configured, ControlConfig, ControlHandle, ControlPlane, HttpLimits, Protection, ShardPort, TokenSource,
 };
 use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
-use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
 use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards, TlsConfig};
-use corelane_telemetry::telemetry_ring;
+use corelane_telemetry::{page_lane, telemetry_ring};
 use corelane_tls::{CertificateSource, DataPortFiles, DataPortTls, LoadError};
 use corelane_wire::RejectReason;
 use crossbeam_queue::ArrayQueue;
@@ -237,13 +236,13 @@ fn start_shards(
     let (mut ports, mut threads) = (Vec::new(), Vec::new());
     for (index, (listener, &core)) in listeners.into_iter().zip(&placement.data).enumerate() {
         let (recorder, samples) = telemetry_ring(RING_SLOTS);
-        let (asker, answerer) = snapshot_lane();
+        let (requester, filler) = page_lane();
         let security = Arc::new(ArrayQueue::new(SECURITY_EVENTS_MAX));
         let waker = shards.link(index).clone();
         ports.push(ShardPort {
             core,
             samples,
-            series: asker,
+            series: requester,
             events: Arc::clone(&security),
             wake: Box::new(move || waker.wake()),
         });
@@ -253,7 +252,7 @@ fn start_shards(
             core,
             limits: limits.clone(),
             recorder,
-            series: answerer,
+            series: filler,
             events: security,
             shards: shards.clone(),
             rules: rules.clone(),

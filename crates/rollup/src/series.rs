@@ -218,8 +218,10 @@ impl Rollup {
         self.evicted
     }
 
-    /// Copies the slots that `page` covers into it.
-    pub(crate) fn fill(&self, page: &mut SeriesPage) {
+    /// Copies the slots that `page` covers into it, over what it held.
+    pub fn fill(&self, page: &mut SeriesPage) {
+        // Its requester may not have emptied it; a filled page has no room for more.
+        page.reset(page.index(), page.round());
         let slots = page.slots();
         for series in self.series.iter().take(slots.end).skip(slots.start) {
             page.push(self.texts.bytes(series.id), self.texts.bytes(series.sensor), series.stats);

@@ -7,8 +7,8 @@ use std::net::TcpListener;
 use std::rc::Rc;
 
 use corelane_metrics::{SAMPLE_WORDS, SecurityEvent};
-use corelane_rollup::SnapshotAnswerer;
-use corelane_telemetry::Recorder;
+use corelane_rollup::SeriesPage;
+use corelane_telemetry::{PageFiller, Recorder};
 use crossbeam_queue::ArrayQueue;
 use glommio::timer::sleep;
 use glommio::{CpuSet, ExecutorJoinHandle, LocalExecutorBuilder, Placement};
@@ -31,8 +31,8 @@ pub struct ShardConfig {
     pub limits: Limits,
     /// The writing end of its TelemetryRing.
     pub recorder: Recorder<SAMPLE_WORDS>,
-    /// Its end of the lane for live series.
-    pub series: SnapshotAnswerer,
+    /// Its end of the lane for pages of live series.
+    pub series: PageFiller<SeriesPage>,
     /// Where its security events go; the oldest are overwritten.
     #[allow(clippy::disallowed_types, reason = "the lane has an end in another thread")]
     pub events: std::sync::Arc<ArrayQueue<SecurityEvent>>,

@@ -139,7 +139,7 @@ impl Shard {
         self.serve_handshakes();
         self.refill();
         busy |= self.is_runnable();
-        busy |= self.config.series.answer(&self.core.pipeline.rollup);
+        busy |= self.config.series.fill_next(|page| self.core.pipeline.rollup.fill(page));
         if self.is_asked_to_stop() {
             self.advance_drain();
         }

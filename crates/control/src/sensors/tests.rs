@@ -1,4 +1,5 @@
-use corelane_rollup::{Rollup, SnapshotAnswerer, snapshot_lane};
+use corelane_rollup::Rollup;
+use corelane_telemetry::{PageFiller, page_lane};
 
 use super::*;
 
@@ -54,15 +55,15 @@ fn a_bad_query_is_told_what_is_allowed() {
 
 struct FakeShard {
     rollup: Rollup,
-    answerer: SnapshotAnswerer,
+    filler: PageFiller<SeriesPage>,
 }
 
 fn fake_shard(series_max: usize) -> (SeriesPort, FakeShard) {
-    let (asker, answerer) = snapshot_lane();
-    (SeriesPort { asker, wake: Box::new(|| ()) }, FakeShard { rollup: Rollup::new(series_max), answerer })
+    let (pages, filler) = page_lane();
+    (SeriesPort { pages, wake: Box::new(|| ()) }, FakeShard { rollup: Rollup::new(series_max), filler })
 }
 
-/// Looks at every shard in turn until the round has all, with one page answered a look.
+/// Looks at every shard in turn until the round has all, with one page filled a look.
 fn round_over(ports: &mut [SeriesPort], shards: &mut [FakeShard], number: u64) -> Merged {
     let mut merged = Merged::new();
     let mut rounds: Vec<_> = ports.iter().map(|_| ShardRound::new(number)).collect();
@@ -73,7 +74,7 @@ fn round_over(ports: &mut [SeriesPort], shards: &mut [FakeShard], number: u64) -
             return merged;
         }
         for shard in shards.iter_mut() {
-            shard.answerer.answer(&shard.rollup);
+            shard.filler.fill_next(|page| shard.rollup.fill(page));
         }
     }
     panic!("the round never ended");
@@ -92,7 +93,7 @@ fn a_round_finds_every_series_of_tables_of_any_size() {
             assert_eq!(merged.len(), count, "round {number}");
             assert!(merged.values().all(|stats| stats.count == 1), "no series is told twice");
         }
-        assert!(ports[0].asker.take().is_none(), "no page is left behind");
+        assert!(ports[0].pages.take().is_none(), "no page is left behind");
     }
 }
 

@@ -3,11 +3,11 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{PAGE_SLOTS, SeriesView, snapshot_lane};
+use crate::{PAGE_SLOTS, SeriesView};
 
 type Key = (String, String);
 
-/// The same answers from a plain map, searched for the oldest at every eviction.
+/// The same table as a plain map, searched for the oldest at every eviction.
 #[derive(Default)]
 struct Model {
     /// By (id, sensor): what is told, and when it was last touched, as the tick and how many series were before it in it.
@@ -48,12 +48,10 @@ impl Model {
 
 /// What pages tell of the whole table; a series told twice fails.
 fn stats(rollup: &Rollup) -> HashMap<Key, Stats> {
-    let (asker, mut answerer) = snapshot_lane();
-    let (mut page, mut all) = (Box::new(SeriesPage::new()), HashMap::new());
+    let (mut page, mut all) = (SeriesPage::new(), HashMap::new());
     for index in 0.. {
         page.reset(index, 0);
-        assert!(asker.ask(page).is_ok() && answerer.answer(rollup));
-        page = asker.take().unwrap();
+        rollup.fill(&mut page);
         for SeriesView { id, sensor, count, last, last_timestamp, min, max, sum } in page.iter() {
             let stats = Stats { count, last, last_timestamp, min, max, sum };
             assert_eq!(all.insert((id.to_owned(), sensor.to_owned()), stats), None, "{id} {sensor} is told once");
@@ -209,7 +207,6 @@ fn an_event_like_the_one_before_is_guessed_throughout() {
 fn pages_of_a_round_tell_every_lasting_series_once_while_the_table_changes() {
     const SERIES: usize = 3 * PAGE_SLOTS + 17;
     let mut rollup = Rollup::new(SERIES + 25);
-    let (asker, mut answerer) = snapshot_lane();
     let names: Vec<String> = (0..SERIES).map(|n| format!("lasting {n}")).collect();
     let all = || names.iter().map(|name| (name.as_str(), 1.0));
     rollup.record(0, "pump", 0, all());
@@ -219,17 +216,15 @@ fn pages_of_a_round_tell_every_lasting_series_once_while_the_table_changes() {
     let mut tick = 0;
     let mut last = None;
     while let Some(index) = waiting.pop() {
-        let mut page = Box::new(SeriesPage::new());
+        let mut page = SeriesPage::new();
         page.reset(index, 42);
-        assert!(asker.ask(page).is_ok());
         // The lasting ones are touched, so strangers push out only strangers.
         tick += 1;
         rollup.record(tick, "pump", tick, all());
         for n in 0..20 {
             rollup.record(tick, "stranger", tick, [(format!("{tick} {n}").as_str(), 0.0)].into_iter());
         }
-        assert!(answerer.answer(&rollup));
-        let page = asker.take().unwrap();
+        rollup.fill(&mut page);
         assert_eq!((page.index(), page.round()), (index, 42));
         for view in page.iter().filter(|view| view.id == "pump") {
             assert_eq!(told.insert(view.sensor.to_owned(), view.count), None, "{view:?}");
@@ -246,23 +241,33 @@ fn pages_of_a_round_tell_every_lasting_series_once_while_the_table_changes() {
 #[test]
 fn a_page_past_the_table_is_empty_and_last() {
     let mut rollup = Rollup::new(2 * PAGE_SLOTS);
-    let (asker, mut answerer) = snapshot_lane();
     let names: Vec<String> = (0..PAGE_SLOTS).map(|n| n.to_string()).collect();
-    let mut answer = |rollup: &Rollup, index| {
-        let mut page = Box::new(SeriesPage::new());
+    let page = |rollup: &Rollup, index| {
+        let mut page = SeriesPage::new();
         page.reset(index, 0);
-        assert!(asker.ask(page).is_ok() && answerer.answer(rollup));
-        let page = asker.take().unwrap();
+        rollup.fill(&mut page);
         (page.iter().count(), page.is_last())
     };
-    assert_eq!(answer(&rollup, 0), (0, true));
+    assert_eq!(page(&rollup, 0), (0, true));
     rollup.record(0, "pump", 0, names.iter().map(|name| (name.as_str(), 0.0)));
-    assert_eq!(answer(&rollup, 0), (PAGE_SLOTS, true));
-    assert_eq!(answer(&rollup, 1), (0, true));
-    assert_eq!(answer(&rollup, usize::MAX), (0, true));
+    assert_eq!(page(&rollup, 0), (PAGE_SLOTS, true));
+    assert_eq!(page(&rollup, 1), (0, true));
+    assert_eq!(page(&rollup, usize::MAX), (0, true));
     rollup.record(1, "pump", 1, [("one more", 0.0)].into_iter());
-    assert_eq!(answer(&rollup, 0), (PAGE_SLOTS, false));
-    assert_eq!(answer(&rollup, 1), (1, true));
+    assert_eq!(page(&rollup, 0), (PAGE_SLOTS, false));
+    assert_eq!(page(&rollup, 1), (1, true));
+}
+
+#[test]
+fn a_page_that_was_not_reset_is_not_filled_twice() {
+    let mut rollup = Rollup::new(4);
+    rollup.record(0, "pump", 1, [("rpm", 2.0)].into_iter());
+    let mut page = SeriesPage::new();
+    page.reset(0, 3);
+    for _ in 0..3 {
+        rollup.fill(&mut page);
+        assert_eq!((page.round(), page.iter().count()), (3, 1));
+    }
 }
 
 #[test]

@@ -5,8 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, mpsc};
 
 use corelane_metrics::{CloseReason, Sample, Totals, cell};
-use corelane_rollup::snapshot_lane;
-use corelane_telemetry::{Drain, telemetry_ring};
+use corelane_telemetry::{Drain, page_lane, telemetry_ring};
 use corelane_wire::encode_event;
 
 use super::*;
@@ -53,7 +52,7 @@ fn start_of(shards: usize, drain_timeout: std::time::Duration) -> Running {
         core: 0,
         limits,
         recorder,
-        series: snapshot_lane().1,
+        series: page_lane().1,
         events: Arc::new(ArrayQueue::new(4)),
         shards,
         rules: AccessRules::default(),
