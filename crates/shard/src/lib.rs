@@ -11,7 +11,7 @@
 //! - `tls` and `partial_record`: what comes before, where connections are encrypted; `handshakes`: how many of these
 //!   begin at once;
 //! - `shard`: one turn of the loop, from completions to the buffers' way home; `peer` is a connection with its socket;
-//!   `supply`: who receives into which memory; `eviction`: who has to go when it is short; `moderation`: what one turn makes of
+//!   `supply`: who receives into which memory; `eviction`: who has to go when it is short; `coalescing`: what one turn makes of
 //!   the next;
 //! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
 //! - `receive_ring`, `buffer_ring`, `inbox`, `window`: io_uring, the kernel's share of the pool, and what it has filled;
@@ -23,6 +23,7 @@ mod admission;
 mod buffer_ring;
 mod clock;
 mod close;
+mod coalescing;
 mod connection;
 mod drain;
 mod eviction;
@@ -32,7 +33,6 @@ mod kept;
 pub mod limits;
 mod link;
 mod listener;
-mod moderation;
 pub mod needs;
 mod output;
 mod parker;

@@ -14,12 +14,12 @@ use corelane_pool::BufferPool;
 
 use crate::admission::AccessRules;
 use crate::clock::Instant;
+use crate::coalescing::TurnLoad;
 use crate::connection::{Core, Outcome, SCRATCH_BYTES};
 use crate::drain::Drain;
 use crate::handshakes::Handshakes;
 use crate::inbox::{InboxTable, Received};
 use crate::limits::{ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, TICK, TURN_WAIT, UNREAD_ANSWER_BYTES_MAX};
-use crate::moderation::TurnLoad;
 use crate::peer::{PeerTable, Phase, Receiving};
 use crate::pipeline::Pipeline;
 use crate::receive_ring::{Completion, ReceiveRing};
