@@ -36,7 +36,7 @@ enum Value {
 }
 
 impl Scrape {
-    /// Gathers the numbers of a drained control plane, and of the process.
+    /// Gathers the numbers of a control plane after a collection, and of the process.
     pub(crate) fn gather(plane: &ControlPlane) -> Self {
         let process = process_rows(plane);
         let families = FAMILIES.iter().map(|family| {

@@ -50,7 +50,7 @@ impl EventLog {
             let (kind, peer) = (event.kind.label(), event.peer);
             tracing::warn!(kind, %peer, left_out, "security event: {}", event.detail_text());
         }
-        // Shards are drained one after the other, so a late one may tell of something earlier.
+        // Shards are read one after the other, so a late one may tell of something earlier.
         let place = self.events.iter().rposition(|other| other.unix_nanos <= event.unix_nanos).map_or(0, |at| at + 1);
         self.events.insert(place, event);
         if self.events.len() > EVENTS_MAX {

@@ -51,7 +51,7 @@ impl ControlHandle {
     }
 
     /// Ends [`ControlPlane::run`](crate::ControlPlane::run): answers under way may finish within a second, then every
-    /// ring is drained a last time.
+    /// ring is read a last time.
     pub fn stop(&self) {
         self.shared.stop.notify_one();
     }

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 /// What is known of wrong tokens.
 pub(crate) struct WrongTokens {
     total: AtomicU64,
-    /// For the control plane's next drain.
+    /// For the control plane's next collection.
     events: ArrayQueue<SecurityEvent>,
     /// Locked by the one thread of the runtime, never across an `await`.
     recent: Mutex<Recent>,

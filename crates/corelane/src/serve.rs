@@ -41,7 +41,7 @@ use crate::reload::{self, Reloader};
 use crate::sockets::Sockets;
 use crate::takeover::{Offer, Predecessor};
 
-/// Slots of a shard's TelemetryRing: several drains' worth at full load, 32 bytes each.
+/// Slots of a shard's TelemetryRing: what several collections bring at full load, 32 bytes each.
 pub(crate) const RING_SLOTS: usize = 16 * 1024;
 const _: () = assert!(RING_SLOTS >= RING_SLOTS_MIN);
 

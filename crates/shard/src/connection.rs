@@ -56,7 +56,7 @@ struct Progress {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// All of it: the start of a partial frame is kept elsewhere.
-    Drained(PooledBuffer),
+    Emptied(PooledBuffer),
     /// The turn's budget is used up: bytes are left.
     Paused(Received),
     /// Frames after the offence are not looked at.
@@ -77,7 +77,7 @@ impl Connection {
         let decided_before = self.decided_frames();
         let outcome = match self.partial.resume(&mut received, &core.pool) {
             Resumed::InPlace => self.serve_in_place(received, core),
-            Resumed::NeedsMore => Outcome::Drained(received.buffer),
+            Resumed::NeedsMore => Outcome::Emptied(received.buffer),
             Resumed::Whole { mut kept, payload_bytes } => {
                 let rest = payload_bytes - kept.bytes().len();
                 let whole = kept.complete(&received.unread()[..rest], &mut core.scratch);
@@ -118,7 +118,7 @@ impl Connection {
                     if !unread.is_empty() {
                         self.partial.keep(unread, frame_bytes, &core.pool);
                     }
-                    return Outcome::Drained(received.buffer);
+                    return Outcome::Emptied(received.buffer);
                 }
                 Step::Oversize { declared_bytes } => {
                     core.pipeline.reject(RejectReason::Oversize);

@@ -243,7 +243,7 @@ impl Shard {
             }
         }
         match outcome {
-            Ok(Outcome::Drained(_)) => {}
+            Ok(Outcome::Emptied(_)) => {}
             Ok(Outcome::Paused(received)) => self.inboxes.push_front(&mut peer.inbox, received),
             Ok(Outcome::Broken(broken)) => return self.close_broken(slot, broken),
             Err(_) => return self.close(slot, CloseReason::Panic),

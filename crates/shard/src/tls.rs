@@ -187,13 +187,13 @@ impl Peer {
         }
         let cut = received.cut.clone().unwrap_or_default();
         let outcome = match received.unread().is_empty() {
-            true => Outcome::Drained(received.buffer),
+            true => Outcome::Emptied(received.buffer),
             false => self.connection.serve(received, core),
         };
         if self.connection.partial_number() != partial {
             tls.frame_from = tls.receive_from;
         }
-        if let Outcome::Drained(buffer) = &outcome {
+        if let Outcome::Emptied(buffer) = &outcome {
             tls.partial.keep(&buffer[cut], &core.pool);
         }
         outcome

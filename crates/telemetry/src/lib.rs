@@ -6,7 +6,7 @@
 //! words of a sample mean nor what a page holds.
 //!
 //! Modules, in reading order:
-//! - `ring`: [`Recorder`], [`Drain`], the slots between them, and why that is sound.
+//! - `ring`: [`Recorder`], [`Reader`], the slots between them, and why that is sound.
 //! - `sync`: the atomics, from `std` or, under `--cfg loom`, from the model checker.
 //! - `lane`: [`PageRequester`], [`PageFiller`], and the two queues between them.
 //!
@@ -18,4 +18,4 @@ mod ring;
 mod sync;
 
 pub use lane::{LANE_PAGES, PageFiller, PageRequester, page_lane};
-pub use ring::{Drain, Recorder, ring_bytes, telemetry_ring};
+pub use ring::{Reader, Recorder, ring_bytes, telemetry_ring};

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, mpsc};
 
 use corelane_metrics::{CloseReason, Sample, Totals, cell};
-use corelane_telemetry::{Drain, page_lane, telemetry_ring};
+use corelane_telemetry::{Reader, page_lane, telemetry_ring};
 use corelane_wire::encode_event;
 
 use super::*;
@@ -17,7 +17,7 @@ struct Running {
     address: SocketAddr,
     link: ShardLink,
     thread: ShardThread,
-    samples: Drain<SAMPLE_WORDS>,
+    samples: Reader<SAMPLE_WORDS>,
 }
 
 fn start() -> Running {
@@ -97,7 +97,7 @@ fn a_panic_in_one_connection_closes_that_connection_only() {
     link.drain();
     thread.join().unwrap();
     let mut totals = Totals::new(1);
-    samples.drain(|words| totals.apply(0, Sample::from_words(words).unwrap()));
+    samples.read(|words| totals.apply(0, Sample::from_words(words).unwrap()));
     assert_eq!(totals.counter(0, cell::connections_closed(CloseReason::Panic)), 1);
     assert_eq!(totals.counter(0, cell::FRAMES_ACCEPTED), 3);
     assert_eq!(totals.gauge(0, cell::CONNECTIONS), 0.0);
