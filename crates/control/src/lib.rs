@@ -8,12 +8,13 @@
 //! (what the kernel knows of us), `encode` (Prometheus and OpenMetrics text), `stats`, `events`, `budget` (memory of
 //! answers under way), `sensors` (rounds of pages), `answers` (when it collects, and what is told of it), `protection`,
 //! `hosts` and `wrong_tokens` (who may ask), `dashboard` (the page), `http` (paths), `connections` (places, and which
-//! connection has to leave), `peer` (one connection), `server` (all of it running), [`needs`] (what all that takes).
+//! connection has to leave), `connection` (one of them), `server` (all of it running), [`needs`] (what all that takes).
 
 #![forbid(unsafe_code)]
 
 mod answers;
 mod budget;
+mod connection;
 mod connections;
 mod dashboard;
 mod encode;
@@ -22,7 +23,6 @@ mod handle;
 mod hosts;
 mod http;
 pub mod needs;
-mod peer;
 mod plane;
 mod process;
 mod protection;

@@ -3,7 +3,7 @@
 use corelane_rollup::{PAGE_BYTES_MAX, TEXT_BYTES_MAX};
 use corelane_telemetry::LANE_PAGES;
 
-use crate::peer::HEADER_BYTES_MAX;
+use crate::connection::HEADER_BYTES_MAX;
 use crate::sensors::{self, LIMIT_MAX};
 use crate::{HttpLimits, budget, events};
 

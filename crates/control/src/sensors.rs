@@ -149,11 +149,11 @@ fn render(query: &SensorsQuery, round: &Round, budget: &Budget) -> Result<Render
 pub(crate) struct Series {
     id: Box<str>,
     sensor: Box<str>,
-    stats: Stats,
+    aggregate: Aggregate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Stats {
+struct Aggregate {
     count: u64,
     last: f64,
     last_timestamp: u64,
@@ -162,7 +162,7 @@ struct Stats {
     sum: f64,
 }
 
-impl Stats {
+impl Aggregate {
     fn of(view: &SeriesView<'_>) -> Self {
         let SeriesView { count, last, last_timestamp, min, max, sum, .. } = *view;
         Self { count, last, last_timestamp, min, max, sum }
@@ -179,7 +179,7 @@ impl Stats {
     }
 }
 
-type Merged = HashMap<(Box<str>, Box<str>), Stats>;
+type Merged = HashMap<(Box<str>, Box<str>), Aggregate>;
 
 /// One round over all shards.
 fn gather(ports: &mut [SeriesPort], number: u64) -> Round {
@@ -199,7 +199,7 @@ fn gather(ports: &mut [SeriesPort], number: u64) -> Round {
             Some(_) => sleep(LOOK_INTERVAL),
         }
     }
-    let series = merged.into_iter().map(|((id, sensor), stats)| Series { id, sensor, stats });
+    let series = merged.into_iter().map(|((id, sensor), aggregate)| Series { id, sensor, aggregate });
     Ok(series.collect())
 }
 
@@ -208,7 +208,7 @@ fn gather(ports: &mut [SeriesPort], number: u64) -> Round {
 /// answer selects from that list.
 pub(crate) fn round_bytes_max(series: usize) -> usize {
     let slots = (series + series / 7 + 1).next_power_of_two();
-    let slot = size_of::<((Box<str>, Box<str>), Stats)>() + 1;
+    let slot = size_of::<((Box<str>, Box<str>), Aggregate)>() + 1;
     series * 2 * TEXT_BYTES_MAX + slots * slot * 3 / 2 + series * size_of::<Series>() + selection_bytes_max(series)
 }
 
@@ -279,8 +279,11 @@ impl ShardRound {
 
 fn add_page(merged: &mut Merged, page: &SeriesPage) {
     for view in page.iter() {
-        let stats = Stats::of(&view);
-        merged.entry((view.id.into(), view.sensor.into())).and_modify(|known| known.merge(stats)).or_insert(stats);
+        let aggregate = Aggregate::of(&view);
+        merged
+            .entry((view.id.into(), view.sensor.into()))
+            .and_modify(|known| known.merge(aggregate))
+            .or_insert(aggregate);
     }
 }
 
@@ -354,8 +357,8 @@ impl SensorsQuery {
         let mut found: Vec<&Series> = series.iter().filter(matches).collect();
         found.sort_unstable_by_key(|series| {
             let first = match self.sort {
-                Sort::Count => series.stats.count,
-                Sort::LastTimestamp => series.stats.last_timestamp,
+                Sort::Count => series.aggregate.count,
+                Sort::LastTimestamp => series.aggregate.last_timestamp,
                 Sort::Id => 0,
             };
             (Reverse(first), &series.id, &series.sensor)
@@ -396,7 +399,7 @@ struct Sensor<'a> {
 
 impl<'a> Sensor<'a> {
     fn of(series: &'a Series) -> Self {
-        let Stats { count, last, last_timestamp, min, max, sum } = series.stats;
+        let Aggregate { count, last, last_timestamp, min, max, sum } = series.aggregate;
         let mean = sum / count as f64;
         Self { id: &series.id, sensor: &series.sensor, count, last, last_timestamp, min, max, mean }
     }

@@ -19,10 +19,10 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::budget::Budget;
+use crate::connection::Serving;
 use crate::connections::Connections;
 use crate::hosts::HostRule;
 use crate::http::{Admission, Desks, probe_router, router};
-use crate::peer::Serving;
 use crate::{ControlHandle, ControlPlane, HttpLimits, answers, sensors};
 
 impl ControlPlane {

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::{TEXT_BYTES_MAX, series::Stats};
+use crate::{TEXT_BYTES_MAX, series::Aggregate};
 
 /// A copy of the series in slots `index * PAGE_SLOTS ..` of a table.
 pub struct SeriesPage {
@@ -41,7 +41,7 @@ pub struct SeriesView<'a> {
 }
 
 struct Entry {
-    stats: Stats,
+    aggregate: Aggregate,
     id_bytes: u16,
     sensor_bytes: u16,
 }
@@ -89,8 +89,8 @@ impl SeriesPage {
             texts = rest;
             str::from_utf8(text).expect("texts came in as str")
         };
-        self.entries.iter().map(move |Entry { stats, id_bytes, sensor_bytes }| {
-            let Stats { count, last, last_timestamp, min, max, sum } = *stats;
+        self.entries.iter().map(move |Entry { aggregate, id_bytes, sensor_bytes }| {
+            let Aggregate { count, last, last_timestamp, min, max, sum } = *aggregate;
             SeriesView { id: text(*id_bytes), sensor: text(*sensor_bytes), count, last, last_timestamp, min, max, sum }
         })
     }
@@ -100,9 +100,9 @@ impl SeriesPage {
         start..start.saturating_add(PAGE_SLOTS)
     }
 
-    pub(crate) fn push(&mut self, id: &[u8], sensor: &[u8], stats: Stats) {
+    pub(crate) fn push(&mut self, id: &[u8], sensor: &[u8], aggregate: Aggregate) {
         debug_assert!(self.entries.len() < PAGE_SLOTS, "a page is filled once, after its reset");
-        self.entries.push(Entry { stats, id_bytes: id.len() as u16, sensor_bytes: sensor.len() as u16 });
+        self.entries.push(Entry { aggregate, id_bytes: id.len() as u16, sensor_bytes: sensor.len() as u16 });
         self.texts.extend_from_slice(id);
         self.texts.extend_from_slice(sensor);
     }

@@ -40,7 +40,7 @@ struct Shapes {
 
 /// What is told about a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Stats {
+pub(crate) struct Aggregate {
     pub(crate) count: u64,
     pub(crate) last: f64,
     pub(crate) last_timestamp: u64,
@@ -51,7 +51,7 @@ pub(crate) struct Stats {
 
 #[repr(align(64))]
 struct Series {
-    stats: Stats,
+    aggregate: Aggregate,
     id: Symbol,
     sensor: Symbol,
     /// The tick of the last point, its lower half.
@@ -155,7 +155,7 @@ impl Rollup {
         let start = shape as usize * self.shapes.points_max;
         for (&slot, value) in self.shapes.series[start..].iter().zip(values) {
             let series = &mut self.series[slot as usize];
-            series.stats.add(timestamp, value);
+            series.aggregate.add(timestamp, value);
             if series.tick != tick {
                 series.tick = tick;
                 self.recency.touch(slot);
@@ -198,7 +198,7 @@ impl Rollup {
                 slot
             };
             let series = &mut self.series[slot as usize];
-            series.stats.add(timestamp, value);
+            series.aggregate.add(timestamp, value);
             if series.tick != tick {
                 series.tick = tick;
                 self.recency.touch(slot);
@@ -224,7 +224,7 @@ impl Rollup {
         page.reset(page.index(), page.round());
         let slots = page.slots();
         for series in self.series.iter().take(slots.end).skip(slots.start) {
-            page.push(self.texts.bytes(series.id), self.texts.bytes(series.sensor), series.stats);
+            page.push(self.texts.bytes(series.id), self.texts.bytes(series.sensor), series.aggregate);
         }
         page.finish(slots.end >= self.series.len());
     }
@@ -260,8 +260,8 @@ impl Rollup {
             None => self.texts.acquire(id),
         };
         let sensor = self.texts.acquire(sensor);
-        let stats = Stats::EMPTY;
-        let series = Series { stats, id, sensor, tick, follower: u32::MAX };
+        let aggregate = Aggregate::EMPTY;
+        let series = Series { aggregate, id, sensor, tick, follower: u32::MAX };
         let slot = if self.series.len() < self.series_max {
             self.series.push(series);
             self.recency.push();
@@ -303,9 +303,9 @@ impl Shapes {
     }
 }
 
-impl Stats {
-    const EMPTY: Stats =
-        Stats { count: 0, last: 0.0, last_timestamp: 0, min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0 };
+impl Aggregate {
+    const EMPTY: Aggregate =
+        Aggregate { count: 0, last: 0.0, last_timestamp: 0, min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0 };
 
     fn add(&mut self, timestamp: u64, value: f64) {
         self.count += 1;

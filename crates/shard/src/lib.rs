@@ -1,7 +1,7 @@
 //! The data plane on one core: sockets in, counted events out.
 //!
 //! Owns a listener, a receive ring, a buffer pool and every number it counts; shares none of them. Never takes a lock,
-//! never waits for whoever observes it, never answers a request of the control plane but by filling a page it was handed.
+//! never waits for whoever observes it, never serves a request of the control plane but by filling a page it was handed.
 //! The only crate that knows glommio and io_uring.
 //!
 //! Reading order:

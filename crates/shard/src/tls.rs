@@ -36,7 +36,7 @@ pub(crate) struct Tls {
     records: u64,
     /// The address as which it counts among the shard's handshakes under way.
     pub(crate) place: Option<IpAddr>,
-    /// Whether the peer has said hello and was answered.
+    /// Whether the peer has said hello and got ours.
     pub(crate) has_answered: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The certificate that handshakes are answered with.
+//! The certificate that handshakes present.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

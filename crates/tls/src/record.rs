@@ -153,7 +153,7 @@ impl Records {
         Ok(())
     }
 
-    /// Appends our last record to `out`: the alert that a fault is answered with, else close_notify. Nothing may be sealed
+    /// Appends our last record to `out`: the alert that a fault calls for, else close_notify. Nothing may be sealed
     /// after it.
     ///
     /// # Errors

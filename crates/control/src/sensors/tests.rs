@@ -4,8 +4,8 @@ use corelane_telemetry::{PageFiller, page_lane};
 use super::*;
 
 fn series(id: &str, sensor: &str, count: u64, last_timestamp: u64) -> Series {
-    let stats = Stats { count, last: 1.5, last_timestamp, min: 1.0, max: 2.0, sum: 1.5 * count as f64 };
-    Series { id: id.into(), sensor: sensor.into(), stats }
+    let aggregate = Aggregate { count, last: 1.5, last_timestamp, min: 1.0, max: 2.0, sum: 1.5 * count as f64 };
+    Series { id: id.into(), sensor: sensor.into(), aggregate }
 }
 
 fn parse(query: &[(&str, &str)]) -> Result<SensorsQuery, String> {
@@ -91,7 +91,7 @@ fn a_round_finds_every_series_of_tables_of_any_size() {
         for number in 1..3 {
             let merged = round_over(&mut ports, &mut shards, number);
             assert_eq!(merged.len(), count, "round {number}");
-            assert!(merged.values().all(|stats| stats.count == 1), "no series is told twice");
+            assert!(merged.values().all(|aggregate| aggregate.count == 1), "no series is told twice");
         }
         assert!(ports[0].pages.take().is_none(), "no page is left behind");
     }
@@ -106,7 +106,7 @@ fn series_of_two_shards_are_added_up() {
     shards[1].rollup.record(0, "pump", 20, [("rpm", 9.0)].into_iter());
     let merged = round_over(&mut ports, &mut shards, 1);
     let rpm = merged[&("pump".into(), "rpm".into())];
-    assert_eq!(rpm, Stats { count: 3, last: 2.0, last_timestamp: 30, min: 2.0, max: 9.0, sum: 15.0 });
+    assert_eq!(rpm, Aggregate { count: 3, last: 2.0, last_timestamp: 30, min: 2.0, max: 9.0, sum: 15.0 });
     assert_eq!(merged.len(), 2);
 }
 

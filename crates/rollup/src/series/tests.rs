@@ -11,7 +11,7 @@ type Key = (String, String);
 #[derive(Default)]
 struct Model {
     /// By (id, sensor): what is told, and when it was last touched, as the tick and how many series were before it in it.
-    series: HashMap<Key, (Stats, (u64, usize))>,
+    series: HashMap<Key, (Aggregate, (u64, usize))>,
     evicted: u64,
 }
 
@@ -27,13 +27,13 @@ impl Model {
             // The contract leaves the order within one tick open; the table goes by the first touch in it.
             let place = self.series.values().filter(|(_, (other, _))| *other == tick).map(|(_, (_, place))| place + 1);
             let place = place.max().unwrap_or(0);
-            let (stats, touched) = self.series.entry(key).or_insert((Stats::EMPTY, (tick, place)));
-            stats.count += 1;
-            stats.sum += value;
-            stats.min = stats.min.min(*value);
-            stats.max = stats.max.max(*value);
-            if stats.count == 1 || timestamp >= stats.last_timestamp {
-                (stats.last, stats.last_timestamp) = (*value, timestamp);
+            let (aggregate, touched) = self.series.entry(key).or_insert((Aggregate::EMPTY, (tick, place)));
+            aggregate.count += 1;
+            aggregate.sum += value;
+            aggregate.min = aggregate.min.min(*value);
+            aggregate.max = aggregate.max.max(*value);
+            if aggregate.count == 1 || timestamp >= aggregate.last_timestamp {
+                (aggregate.last, aggregate.last_timestamp) = (*value, timestamp);
             }
             if touched.0 != tick {
                 *touched = (tick, place);
@@ -41,20 +41,20 @@ impl Model {
         }
     }
 
-    fn stats(&self) -> HashMap<Key, Stats> {
-        self.series.iter().map(|(key, (stats, _))| (key.clone(), *stats)).collect()
+    fn aggregates(&self) -> HashMap<Key, Aggregate> {
+        self.series.iter().map(|(key, (aggregate, _))| (key.clone(), *aggregate)).collect()
     }
 }
 
 /// What pages tell of the whole table; a series told twice fails.
-fn stats(rollup: &Rollup) -> HashMap<Key, Stats> {
+fn aggregates(rollup: &Rollup) -> HashMap<Key, Aggregate> {
     let (mut page, mut all) = (SeriesPage::new(), HashMap::new());
     for index in 0.. {
         page.reset(index, 0);
         rollup.fill(&mut page);
         for SeriesView { id, sensor, count, last, last_timestamp, min, max, sum } in page.iter() {
-            let stats = Stats { count, last, last_timestamp, min, max, sum };
-            assert_eq!(all.insert((id.to_owned(), sensor.to_owned()), stats), None, "{id} {sensor} is told once");
+            let aggregate = Aggregate { count, last, last_timestamp, min, max, sum };
+            assert_eq!(all.insert((id.to_owned(), sensor.to_owned()), aggregate), None, "{id} {sensor} is told once");
         }
         if page.is_last() {
             break;
@@ -65,7 +65,7 @@ fn stats(rollup: &Rollup) -> HashMap<Key, Stats> {
 
 fn assert_texts_are_those_of_live_series(rollup: &Rollup) {
     let mut expected = HashMap::new();
-    for (id, sensor) in stats(rollup).into_keys() {
+    for (id, sensor) in aggregates(rollup).into_keys() {
         *expected.entry(id).or_default() += 1;
         *expected.entry(sensor).or_default() += 1;
     }
@@ -95,7 +95,7 @@ proptest! {
             let points: Vec<_> = points.iter().map(|(sensor, value)| (sensor.as_str(), f64::from(*value))).collect();
             rollup.record(tick, &id, timestamp, points.iter().copied());
             model.record(series_max, tick, &id, timestamp, &points);
-            prop_assert_eq!(stats(&rollup), model.stats());
+            prop_assert_eq!(aggregates(&rollup), model.aggregates());
             prop_assert_eq!((rollup.series(), rollup.evicted()), (model.series.len(), model.evicted));
             assert_texts_are_those_of_live_series(&rollup);
         }
@@ -107,8 +107,8 @@ fn last_is_of_the_greatest_timestamp_then_of_the_latest_arrival() {
     let mut rollup = Rollup::new(1);
     let mut last_after = |timestamp, value| {
         rollup.record(0, "pump", timestamp, [("rpm", value)].into_iter());
-        let stats = stats(&rollup).into_values().next().unwrap();
-        (stats.last_timestamp, stats.last)
+        let aggregate = aggregates(&rollup).into_values().next().unwrap();
+        (aggregate.last_timestamp, aggregate.last)
     };
     assert_eq!(last_after(0, 1.0), (0, 1.0));
     assert_eq!(last_after(9, 2.0), (9, 2.0));
@@ -125,7 +125,8 @@ fn an_event_of_more_new_series_than_fit_counts_each_point() {
     // Twice the same sensor, last in the table, and then enough others to push it out and have it come back.
     let again = ["sensor 9", "sensor 9", "x", "y", "z", "sensor 9"];
     rollup.record(2, "pump", 2, again.into_iter().map(|name| (name, 1.0)));
-    let counts: HashMap<_, _> = stats(&rollup).into_iter().map(|((_, sensor), stats)| (sensor, stats.count)).collect();
+    let counts: HashMap<_, _> =
+        aggregates(&rollup).into_iter().map(|((_, sensor), aggregate)| (sensor, aggregate.count)).collect();
     let expected = [("y", 1), ("z", 1), ("sensor 9", 1)].map(|(sensor, count)| (sensor.to_owned(), count));
     assert_eq!(counts, HashMap::from(expected));
     assert_texts_are_those_of_live_series(&rollup);
@@ -136,7 +137,7 @@ fn eviction_takes_the_series_silent_longest() {
     let mut rollup = Rollup::new(3);
     let mut touch = |tick, sensor| {
         rollup.record(tick, "pump", 0, [(sensor, 0.0)].into_iter());
-        let mut live: Vec<_> = stats(&rollup).into_keys().map(|(_, sensor)| sensor).collect();
+        let mut live: Vec<_> = aggregates(&rollup).into_keys().map(|(_, sensor)| sensor).collect();
         live.sort();
         live.concat()
     };
@@ -178,11 +179,11 @@ fn sources_of_equal_shape_do_not_take_each_others_series() {
             rollup.record(round, id, round, points.map(|sensor| (sensor, id.len() as f64)));
         }
     }
-    let stats = stats(&rollup);
-    assert_eq!(stats.len(), 9);
-    for ((id, sensor), stats) in stats {
-        assert_eq!(stats.count, if sensor == "humidity" { 7 } else { 10 }, "{id} {sensor}");
-        assert_eq!((stats.min, stats.max), (id.len() as f64, id.len() as f64));
+    let aggregates = aggregates(&rollup);
+    assert_eq!(aggregates.len(), 9);
+    for ((id, sensor), aggregate) in aggregates {
+        assert_eq!(aggregate.count, if sensor == "humidity" { 7 } else { 10 }, "{id} {sensor}");
+        assert_eq!((aggregate.min, aggregate.max), (id.len() as f64, id.len() as f64));
     }
 }
 
@@ -316,7 +317,7 @@ proptest! {
                     rollup.record(tick, "stranger", tick, [(format!("{tick}").as_str(), value)].into_iter());
                 }
             }
-            prop_assert_eq!(stats(&named), stats(&known));
+            prop_assert_eq!(aggregates(&named), aggregates(&known));
             prop_assert_eq!(named.evicted(), known.evicted());
         }
     }
@@ -332,5 +333,9 @@ fn a_shape_is_known_until_a_series_is_evicted() {
     assert!(!rollup.record_known(1, 1, 1, [3.0].into_iter()), "another number of points");
     rollup.record(2, "fan", 2, [("rpm", 5.0)].into_iter());
     assert!(!rollup.record_known(3, 1, 3, [6.0, 7.0].into_iter()), "one of its series is another's now");
-    assert_eq!(stats(&rollup).values().map(|stats| stats.count).sum::<u64>(), 3, "what was refused is not counted");
+    assert_eq!(
+        aggregates(&rollup).values().map(|aggregate| aggregate.count).sum::<u64>(),
+        3,
+        "what was refused is not counted"
+    );
 }
