@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use corelane_metrics::{SecurityEvent, SecurityKind};
+use corelane_metrics::{SecurityDetail, SecurityEvent, SecurityKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ impl EventLog {
     pub(crate) fn push(&mut self, event: SecurityEvent) {
         if let Some(left_out) = self.lines[event.kind.index()].take_turn(Instant::now()) {
             let (kind, peer) = (event.kind.label(), event.peer);
-            tracing::warn!(kind, %peer, left_out, "security event: {}", event.detail_text());
+            tracing::warn!(kind, %peer, left_out, "security event: {}", detail_text(&event));
         }
         // Shards are read one after the other, so a late one may tell of something earlier.
         let place = self.events.iter().rposition(|other| other.unix_nanos <= event.unix_nanos).map_or(0, |at| at + 1);
@@ -71,8 +71,69 @@ fn event_json(event: &SecurityEvent) -> Value {
         "time_unix_nanos": event.unix_nanos,
         "kind": event.kind.label(),
         "peer": event.peer.to_string(),
-        "detail": event.detail_text(),
+        "detail": detail_text(event),
     })
+}
+
+/// The detail as a sentence for people.
+fn detail_text(event: &SecurityEvent) -> String {
+    match (event.detail, event.kind) {
+        (SecurityDetail::DeclaredBytes(bytes), _) => format!("a frame header declared {bytes} payload bytes"),
+        (SecurityDetail::RejectedInARow(frames), _) => {
+            format!("{frames} rejected frames with no accepted one between")
+        }
+        (SecurityDetail::PartialFrameBytes(bytes), _) => {
+            format!("a frame did not come whole in time; {bytes} bytes had come")
+        }
+        (SecurityDetail::NotTls, _) => "the peer does not speak TLS".to_owned(),
+        (SecurityDetail::AlertSent(alert), _) => format!("the peer was refused: {}", alert_name(alert)),
+        (SecurityDetail::AlertReceived(alert), _) => format!("the peer refused us: {}", alert_name(alert)),
+        (SecurityDetail::None, kind) => match kind {
+            SecurityKind::UnreadAnswers => "answers were asked for and not read",
+            SecurityKind::NotAllowed => "refused: no allowed range has this address",
+            SecurityKind::MaxConnections => "refused: there are max_connections already",
+            SecurityKind::MaxConnectionsPerIp => "refused: this address has max_connections_per_ip already",
+            SecurityKind::AcceptRate => "refused: this address connects more often than max_accept_rate_per_ip",
+            SecurityKind::HandshakeTimeout => "no TLS handshake was completed in time",
+            SecurityKind::WrongToken => "a request to the control port had a wrong token",
+            // Of these a detail is known.
+            SecurityKind::Oversize | SecurityKind::RejectedFrames | SecurityKind::FrameTimeout | SecurityKind::Tls => {
+                kind.label()
+            }
+        }
+        .to_owned(),
+    }
+}
+
+/// The name of a TLS alert, as RFC 8446 section 6 and RFC 5246 section 7.2 have it.
+fn alert_name(number: u8) -> String {
+    let name = match number {
+        10 => "unexpected_message",
+        20 => "bad_record_mac",
+        22 => "record_overflow",
+        40 => "handshake_failure",
+        42 => "bad_certificate",
+        43 => "unsupported_certificate",
+        44 => "certificate_revoked",
+        45 => "certificate_expired",
+        46 => "certificate_unknown",
+        47 => "illegal_parameter",
+        48 => "unknown_ca",
+        49 => "access_denied",
+        50 => "decode_error",
+        51 => "decrypt_error",
+        70 => "protocol_version",
+        71 => "insufficient_security",
+        80 => "internal_error",
+        90 => "user_canceled",
+        109 => "missing_extension",
+        110 => "unsupported_extension",
+        112 => "unrecognized_name",
+        116 => "certificate_required",
+        120 => "no_application_protocol",
+        other => return format!("alert {other}"),
+    };
+    name.to_owned()
 }
 
 #[cfg(test)]
@@ -83,7 +144,12 @@ mod tests {
 
     fn event(unix_nanos: u64) -> SecurityEvent {
         let peer = "[2001:db8::1]:7000".parse().unwrap();
-        SecurityEvent { unix_nanos, kind: SecurityKind::Oversize, peer, detail: 1_195_725_856 }
+        SecurityEvent {
+            unix_nanos,
+            kind: SecurityKind::Oversize,
+            peer,
+            detail: SecurityDetail::DeclaredBytes(1_195_725_856),
+        }
     }
 
     #[test]
@@ -108,6 +174,25 @@ mod tests {
         assert!((1..1_000).all(|millisecond| line.take_turn(start + Duration::from_millis(millisecond)).is_none()));
         assert_eq!(line.take_turn(start + LOG_EVERY), Some(999));
         assert_eq!(line.take_turn(start + 3 * LOG_EVERY), Some(0));
+    }
+
+    #[test]
+    fn every_detail_is_a_sentence_of_its_own() {
+        use SecurityDetail::*;
+        let text = |kind, detail| detail_text(&SecurityEvent { kind, detail, ..event(0) });
+        assert_eq!(
+            text(SecurityKind::RejectedFrames, RejectedInARow(64)),
+            "64 rejected frames with no accepted one between"
+        );
+        assert_eq!(
+            text(SecurityKind::FrameTimeout, PartialFrameBytes(7)),
+            "a frame did not come whole in time; 7 bytes had come"
+        );
+        assert_eq!(text(SecurityKind::Tls, NotTls), "the peer does not speak TLS");
+        assert_eq!(text(SecurityKind::Tls, AlertSent(48)), "the peer was refused: unknown_ca");
+        assert_eq!(text(SecurityKind::Tls, AlertReceived(42)), "the peer refused us: bad_certificate");
+        assert_eq!(text(SecurityKind::Tls, AlertReceived(0)), "the peer refused us: alert 0");
+        assert_eq!(text(SecurityKind::NotAllowed, None), "refused: no allowed range has this address");
     }
 
     #[test]

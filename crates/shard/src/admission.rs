@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use corelane_metrics::{CloseReason, SecurityKind, cell};
+use corelane_metrics::{CloseReason, SecurityDetail, SecurityKind, cell};
 use ipnet::IpNet;
 
 use crate::address_table::Entry;
@@ -99,7 +99,7 @@ impl Shard {
 
     fn refuse(&mut self, socket: &OwnedFd, kind: SecurityKind) {
         self.core.pipeline.metrics.add(cell::connections_closed(CloseReason::Refused), 1);
-        self.note_security(kind, 0, || peer_address(socket));
+        self.note_security(kind, SecurityDetail::None, || peer_address(socket));
     }
 }
 

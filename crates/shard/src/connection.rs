@@ -4,7 +4,7 @@
 //! was received, copies nothing of it and allocates nothing. Knows no clock but the tick it is given, so a test can feed it
 //! every cut and every order there is.
 
-use corelane_metrics::{CloseReason, Histogram};
+use corelane_metrics::{CloseReason, Histogram, SecurityDetail};
 use corelane_pool::{BufferPool, PooledBuffer};
 use corelane_wire::{Answer, Hint, MAX_FRAME_SIZE, Padded, RejectReason, SLACK_BYTES, Step, encode_answer, next_step};
 
@@ -67,7 +67,7 @@ pub(crate) enum Outcome {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Broken {
     pub(crate) reason: CloseReason,
-    pub(crate) detail: u64,
+    pub(crate) detail: SecurityDetail,
 }
 
 impl Connection {
@@ -123,7 +123,7 @@ impl Connection {
                 Step::Oversize { declared_bytes } => {
                     core.pipeline.reject(RejectReason::Oversize);
                     self.progress.reject();
-                    let detail = u64::from(declared_bytes);
+                    let detail = SecurityDetail::DeclaredBytes(declared_bytes);
                     return Outcome::Broken(Broken { reason: CloseReason::Oversize, detail });
                 }
             }
@@ -195,7 +195,8 @@ impl Progress {
                 if self.rejected_run < REJECTED_RUN_MAX {
                     return Ok(());
                 }
-                Err(Broken { reason: CloseReason::RejectedFrames, detail: u64::from(self.rejected_run) })
+                let detail = SecurityDetail::RejectedInARow(self.rejected_run);
+                Err(Broken { reason: CloseReason::RejectedFrames, detail })
             }
         }
     }

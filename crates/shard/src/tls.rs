@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use corelane_metrics::CloseReason;
+use corelane_metrics::{CloseReason, SecurityDetail};
 use corelane_pool::BufferPool;
 use corelane_tls::{Handshake, Opened, Records, ServerConfig, TlsFault, record_bytes};
 
@@ -171,7 +171,14 @@ impl Tls {
     /// The fault that ends the connection once all data in front of it is decided.
     pub(crate) fn fault(&self) -> Option<Broken> {
         match self.end {
-            Some(End::Fault(fault)) => Some(Broken { reason: CloseReason::Tls, detail: fault.code() }),
+            Some(End::Fault(fault)) => {
+                let detail = match fault {
+                    TlsFault::NotTls => SecurityDetail::NotTls,
+                    TlsFault::AlertSent(alert) => SecurityDetail::AlertSent(alert),
+                    TlsFault::AlertReceived(alert) => SecurityDetail::AlertReceived(alert),
+                };
+                Some(Broken { reason: CloseReason::Tls, detail })
+            }
             _ => None,
         }
     }

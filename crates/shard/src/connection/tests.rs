@@ -140,7 +140,8 @@ fn sixty_four_rejected_frames_in_a_row_cost_the_connection_and_an_accepted_one_f
     assert!(matches!(outcome, Outcome::Emptied(_)) && decided == Answer { committed: 1, rejected: 126 });
     let (outcome, decided) = serve(&bad.repeat(70));
     let Outcome::Broken(broken) = outcome else { panic!("too many") };
-    assert_eq!((broken.reason, broken.detail, decided.rejected), (CloseReason::RejectedFrames, 64, 64));
+    let detail = SecurityDetail::RejectedInARow(64);
+    assert_eq!((broken.reason, broken.detail, decided.rejected), (CloseReason::RejectedFrames, detail, 64));
 }
 
 proptest! {
