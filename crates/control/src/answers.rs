@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::budget::{Budget, Rendered};
-use crate::encode::{OPEN_METRICS_TEXT, PROMETHEUS_TEXT, Scrape};
+use crate::encode::{Format, Scrape};
 use crate::stats::stats_json;
 use crate::{ControlHandle, ControlPlane};
 
@@ -145,9 +145,10 @@ impl Collector {
             let body = Rendered::counted(body, &self.budget)?;
             Some(Answer { status: StatusCode::OK, content_type, body })
         };
+        let scrape = |format: Format| good(format.content_type(), Scrape::gather(plane).to_text(format));
         match question {
-            Question::Metrics => good(PROMETHEUS_TEXT, Scrape::gather(plane).to_prometheus()),
-            Question::OpenMetrics => good(OPEN_METRICS_TEXT, Scrape::gather(plane).into_open_metrics()),
+            Question::Metrics => scrape(Format::Prometheus),
+            Question::OpenMetrics => scrape(Format::OpenMetrics),
             Question::Stats => good(JSON, stats_json(plane, &self.handle.configuration()).to_string()),
             Question::Events => good(JSON, plane.events.to_json().to_string()),
             Question::Health => Some(verdict(plane.unhealthy(), "healthy")),
