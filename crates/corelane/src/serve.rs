@@ -17,11 +17,12 @@ use core_affinity::CoreId;
 use corelane_control::{
     Configured, ControlConfig, ControlHandle, ControlPlane, HttpLimits, Protection, ShardPort, TokenSource,
 };
+use corelane_files::{FileWatch, LoadError};
 use corelane_metrics::{RING_SLOTS_MIN, Totals, cell};
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
 use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards, TlsConfig};
 use corelane_telemetry::{page_lane, telemetry_ring};
-use corelane_tls::{CertificateSource, DataPortFiles, DataPortTls, LoadError};
+use corelane_tls::{CertificateSource, DataPortFiles, DataPortTls};
 use corelane_wire::RejectReason;
 use crossbeam_queue::ArrayQueue;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -37,7 +38,7 @@ use crate::failure::Failure;
 use crate::host::{self, Placement, Setup};
 use crate::log;
 use crate::plan::Plan;
-use crate::reload::{self, Reloader};
+use crate::reload::Reloader;
 use crate::sockets::Sockets;
 use crate::takeover::{Offer, Predecessor};
 
@@ -71,7 +72,7 @@ enum Event {
 pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     // The shards' executors use it at every park; registering it takes milliseconds once other threads run.
     let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
-    let stamp = reload::stamp(flags.file().as_deref());
+    let file = FileWatch::new(flags.file().into_iter().collect());
     let config = Config::resolve(&flags)?;
     let mut setup = Setup::of(&config)?;
     let shards = setup.placement.data.len();
@@ -107,7 +108,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     for setting in in_use(config.told, &placement, connections_max, addresses, takeover_path.as_deref()) {
         handle.configure(setting);
     }
-    let mut reloader = Reloader::new(flags, stamp, &rules, data_tls.clone(), shared.clone(), handle.clone());
+    let mut reloader = Reloader::new(flags, file, &rules, data_tls.clone(), shared.clone(), handle.clone());
     let config = ControlConfig {
         version: env!("CARGO_PKG_VERSION"),
         revision: env!("CORELANE_REVISION"),
