@@ -149,8 +149,8 @@ impl Collector {
         match question {
             Question::Metrics => scrape(Format::Prometheus),
             Question::OpenMetrics => scrape(Format::OpenMetrics),
-            Question::Stats => good(JSON, stats_json(plane, &self.handle.configuration()).to_string()),
-            Question::Events => good(JSON, plane.events.to_json().to_string()),
+            Question::Stats => good(JSON, stats_json(plane, &self.handle.configuration())),
+            Question::Events => good(JSON, plane.events.to_json()),
             Question::Health => Some(verdict(plane.unhealthy(), "healthy")),
             Question::Readiness => Some(verdict(plane.not_ready(self.handle.is_draining()), "ready")),
         }

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use corelane_api as api;
 use corelane_metrics::{SecurityDetail, SecurityEvent, SecurityKind};
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
 /// Events kept. Older ones are only in the counters; each costs about 60 bytes.
 const EVENTS_MAX: usize = 256;
@@ -59,20 +59,21 @@ impl EventLog {
     }
 
     /// The answer of `/api/v1/events`, newest first.
-    pub(crate) fn to_json(&self) -> Value {
-        json!({ "events": self.events.iter().rev().map(event_json).collect::<Vec<_>>() })
+    pub(crate) fn to_json(&self) -> String {
+        let events = api::Events { events: self.events.iter().rev().map(told).collect() };
+        serde_json::to_string(&events).expect("numbers and texts can be written as JSON")
     }
 }
 
-fn event_json(event: &SecurityEvent) -> Value {
-    json!({
+fn told(event: &SecurityEvent) -> api::SecurityEvent {
+    api::SecurityEvent {
+        detail: detail_text(event),
+        kind: event.kind.label().to_owned(),
+        peer: event.peer.to_string(),
         // A clock set beyond the year 9999 leaves the text out; the number stays.
-        "time": Timestamp::from_nanosecond(event.unix_nanos.into()).ok().map(|time| time.to_string()),
-        "time_unix_nanos": event.unix_nanos,
-        "kind": event.kind.label(),
-        "peer": event.peer.to_string(),
-        "detail": detail_text(event),
-    })
+        time: Timestamp::from_nanosecond(event.unix_nanos.into()).ok().map(|time| time.to_string()),
+        time_unix_nanos: event.unix_nanos,
+    }
 }
 
 /// The detail as a sentence for people.
@@ -159,9 +160,8 @@ mod tests {
             log.push(event(nanos));
         }
         log.push(event(250));
-        let told = log.to_json();
-        let told: Vec<_> =
-            told["events"].as_array().unwrap().iter().map(|event| event["time_unix_nanos"].as_u64().unwrap()).collect();
+        let told: api::Events = serde_json::from_str(&log.to_json()).unwrap();
+        let told: Vec<_> = told.events.iter().map(|event| event.time_unix_nanos).collect();
         assert_eq!(told.len(), EVENTS_MAX);
         assert!(told.is_sorted_by(|left, right| left >= right));
         assert_eq!((told[0], told[EVENTS_MAX - 1]), (299, 45));
@@ -200,14 +200,8 @@ mod tests {
         let mut log = EventLog::default();
         log.push(event(1_760_000_000_123_456_789));
         assert_eq!(
-            log.to_json()["events"][0],
-            json!({
-                "time": "2025-10-09T08:53:20.123456789Z",
-                "time_unix_nanos": 1_760_000_000_123_456_789_u64,
-                "kind": "oversize",
-                "peer": "[2001:db8::1]:7000",
-                "detail": "a frame header declared 1195725856 payload bytes",
-            })
+            log.to_json(),
+            r#"{"events":[{"detail":"a frame header declared 1195725856 payload bytes","kind":"oversize","peer":"[2001:db8::1]:7000","time":"2025-10-09T08:53:20.123456789Z","time_unix_nanos":1760000000123456789}]}"#
         );
     }
 }

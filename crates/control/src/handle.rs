@@ -4,8 +4,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
-
 use tokio::sync::Notify;
 
 /// Steers a running control plane from any thread.
@@ -29,7 +27,7 @@ struct Shared {
 }
 
 /// One setting of the process, for those who ask what it runs with. No secret belongs in here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configured {
     /// Key in the configuration file.
     pub key: &'static str,

@@ -17,9 +17,9 @@ use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
+use corelane_api::{Sensor, Sensors};
 use corelane_rollup::{SeriesPage, SeriesView, TEXT_BYTES_MAX};
 use corelane_telemetry::{LANE_PAGES, PageRequester};
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::budget::{Budget, Rendered, SeriesWriter};
@@ -214,7 +214,7 @@ pub(crate) fn round_bytes_max(series: usize) -> usize {
 
 /// Of a selection: references to all that matches, in a list that doubles, and the series of the answer.
 fn selection_bytes_max(series: usize) -> usize {
-    2 * series.next_power_of_two() * size_of::<&Series>() + LIMIT_MAX * size_of::<Sensor<'_>>()
+    2 * series.next_power_of_two() * size_of::<&Series>() + LIMIT_MAX * size_of::<Sensor<&str>>()
 }
 
 /// How far one shard is in a round.
@@ -348,7 +348,7 @@ impl SensorsQuery {
     }
 
     /// The series that match, sorted and cut off.
-    pub(crate) fn select<'a>(&self, series: &'a [Series]) -> SensorsAnswer<'a> {
+    pub(crate) fn select<'a>(&self, series: &'a [Series]) -> Sensors<&'a str> {
         let matches = |series: &&Series| {
             self.id.as_ref().is_none_or(|id| **id == *series.id)
                 && series.sensor.starts_with(&self.prefix)
@@ -365,7 +365,7 @@ impl SensorsQuery {
         });
         let truncated = found.len() > self.limit;
         found.truncate(self.limit);
-        SensorsAnswer { sensors: found.into_iter().map(Sensor::of).collect(), truncated }
+        Sensors { sensors: found.into_iter().map(told).collect(), truncated }
     }
 }
 
@@ -377,32 +377,10 @@ fn bad_value(name: &str, value: &str, allowed: impl Display) -> String {
     format!("{name}={value:?} is not allowed: {allowed}")
 }
 
-/// The answer of `/api/v1/sensors`.
-#[derive(Debug, Serialize)]
-pub(crate) struct SensorsAnswer<'a> {
-    sensors: Vec<Sensor<'a>>,
-    truncated: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct Sensor<'a> {
-    id: &'a str,
-    sensor: &'a str,
-    count: u64,
-    last: f64,
-    last_timestamp: u64,
-    min: f64,
-    max: f64,
-    /// JSON `null` where the values add up to more than a double holds.
-    mean: f64,
-}
-
-impl<'a> Sensor<'a> {
-    fn of(series: &'a Series) -> Self {
-        let Aggregate { count, last, last_timestamp, min, max, sum } = series.aggregate;
-        let mean = sum / count as f64;
-        Self { id: &series.id, sensor: &series.sensor, count, last, last_timestamp, min, max, mean }
-    }
+fn told(series: &Series) -> Sensor<&str> {
+    let Aggregate { count, last, last_timestamp, min, max, sum } = series.aggregate;
+    let mean = sum / count as f64;
+    Sensor { id: &series.id, sensor: &series.sensor, count, last, last_timestamp, min, max, mean }
 }
 
 #[cfg(test)]
