@@ -29,7 +29,7 @@ const BUFFERS: usize = 512;
 const TURN: usize = 64;
 /// What a small receive writes, and what the start of a cut frame takes.
 const RECEIVED: usize = 1024;
-const CARRIED: usize = 1000;
+const KEPT_BYTES: usize = 1000;
 
 /// The pool that most people write.
 struct SharedPool(Mutex<Vec<Box<[u8]>>>);
@@ -131,18 +131,18 @@ fn pool(criterion: &mut Criterion) {
     });
     group.finish();
 
-    let shared = SharedPool::new(CARRIED);
+    let shared = SharedPool::new(KEPT_BYTES);
     let mut group = criterion.benchmark_group("pool_small");
     group.warm_up_time(WARM_UP).measurement_time(MEASUREMENT).sample_size(20);
     // As in a shard with other cut frames: the slab is open already.
-    let kept = own.acquire_small(CARRIED, 0).expect("free");
+    let kept = own.acquire_small(KEPT_BYTES, 0).expect("free");
     group.bench_function("corelane", |bencher| {
-        bencher.iter(|| drop(black_box(own.acquire_small(CARRIED, 0).expect("free"))));
+        bencher.iter(|| drop(black_box(own.acquire_small(KEPT_BYTES, 0).expect("free"))));
     });
     drop(kept);
     group.bench_function("mutex", |bencher| bencher.iter(|| shared.release(black_box(shared.acquire()))));
     group.bench_function("allocator", |bencher| {
-        bencher.iter(|| drop(black_box(Vec::<u8>::with_capacity(CARRIED))));
+        bencher.iter(|| drop(black_box(Vec::<u8>::with_capacity(KEPT_BYTES))));
     });
     group.finish();
 

@@ -7,7 +7,7 @@
 //!
 //! Contenders: `corelane` gives ids and names (`Rollup::record`), `corelane_shape` the number under which the series of
 //! this source's points were noted, as a shard does after a skeleton match. Baselines keep the same numbers: `std` in
-//! `HashMap<String, HashMap<String, Stats>>`, which need not build a key to look one up, and `hashbrown` in one map by
+//! `HashMap<String, HashMap<String, Aggregate>>`, which need not build a key to look one up, and `hashbrown` in one map by
 //! (`String`, `String`), looked up by borrowed pairs, with its own fast hasher. On eviction they drop the source that
 //! came first, from a queue: simpler than what they are compared with.
 //!
@@ -32,7 +32,7 @@ const POINTS: usize = events::DEVICE_POINTS;
 
 /// What is kept of a series.
 #[derive(Clone, Copy)]
-struct Stats {
+struct Aggregate {
     count: u64,
     last: f64,
     last_timestamp: u64,
@@ -41,7 +41,7 @@ struct Stats {
     sum: f64,
 }
 
-impl Stats {
+impl Aggregate {
     const EMPTY: Self =
         Self { count: 0, last: 0.0, last_timestamp: 0, min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0 };
 
@@ -59,7 +59,7 @@ impl Stats {
 /// Maps of maps, of the standard library.
 #[derive(Default)]
 struct StdRollup {
-    sources: HashMap<String, HashMap<String, Stats>>,
+    sources: HashMap<String, HashMap<String, Aggregate>>,
     order: VecDeque<String>,
 }
 
@@ -76,25 +76,25 @@ impl StdRollup {
         let series = self.sources.get_mut(&source.id).expect("just looked");
         for (index, (sensor, _)) in source.points.iter().enumerate() {
             match series.get_mut(sensor.as_str()) {
-                Some(stats) => stats.add(timestamp, index as f64),
+                Some(aggregate) => aggregate.add(timestamp, index as f64),
                 None => {
-                    let mut stats = Stats::EMPTY;
-                    stats.add(timestamp, index as f64);
-                    series.insert(sensor.clone(), stats);
+                    let mut aggregate = Aggregate::EMPTY;
+                    aggregate.add(timestamp, index as f64);
+                    series.insert(sensor.clone(), aggregate);
                 }
             }
         }
     }
 
     fn points(&self) -> u64 {
-        self.sources.values().flat_map(HashMap::values).map(|stats| stats.count).sum()
+        self.sources.values().flat_map(HashMap::values).map(|aggregate| aggregate.count).sum()
     }
 }
 
 /// One map by pairs.
 #[derive(Default)]
 struct HashbrownRollup {
-    series: hashbrown::HashMap<(String, String), Stats>,
+    series: hashbrown::HashMap<(String, String), Aggregate>,
     order: VecDeque<(String, String)>,
 }
 
@@ -111,8 +111,8 @@ impl Equivalent<(String, String)> for Names<'_> {
 impl HashbrownRollup {
     fn record(&mut self, source: &Source, timestamp: u64, series_max: usize) {
         for (index, (sensor, _)) in source.points.iter().enumerate() {
-            if let Some(stats) = self.series.get_mut(&Names(&source.id, sensor)) {
-                stats.add(timestamp, index as f64);
+            if let Some(aggregate) = self.series.get_mut(&Names(&source.id, sensor)) {
+                aggregate.add(timestamp, index as f64);
                 continue;
             }
             if self.series.len() == series_max {
@@ -121,14 +121,14 @@ impl HashbrownRollup {
             }
             let key = (source.id.clone(), sensor.clone());
             self.order.push_back(key.clone());
-            let mut stats = Stats::EMPTY;
-            stats.add(timestamp, index as f64);
-            self.series.insert(key, stats);
+            let mut aggregate = Aggregate::EMPTY;
+            aggregate.add(timestamp, index as f64);
+            self.series.insert(key, aggregate);
         }
     }
 
     fn points(&self) -> u64 {
-        self.series.values().map(|stats| stats.count).sum()
+        self.series.values().map(|aggregate| aggregate.count).sum()
     }
 }
 

@@ -1,10 +1,10 @@
-//! What does telemetry cost the core that records it, and what the one that drains it?
+//! What does telemetry cost the core that records it, and what the one that reads it?
 //!
 //! Workload: samples of three words through rings of 16 384 slots, as between a shard and the control plane.
 //!
-//! - `record`: one thread records, nobody drains, so that the ring is full and each sample overwrites the oldest.
-//! - `drain`: 4 096 samples are recorded, uncounted, then drained.
-//! - `contended`: one thread records while another, on another core, drains without a pause: far more often than the
+//! - `record`: one thread records, nobody reads, so that the ring is full and each sample overwrites the oldest.
+//! - `read`: 4 096 samples are recorded, uncounted, then read.
+//! - `contended`: one thread records while another, on another core, reads without a pause: far more often than the
 //!   control plane does.
 //! - `turns`: the work of a shard, receive by receive (112 events of 1 KB decoded and counted into their series), with
 //!   telemetry and without any: no counter, no flush, no clock. *With* is what the shard does: counters at every event,
@@ -14,7 +14,7 @@
 //!
 //! Read: nanoseconds of `record` (at most 5), and the throughput of `turns` on over off (at least 0.99). Both sides of
 //! the latter take turns of some milliseconds, and the number is the median over all pairs, so that whatever else the
-//! machine does falls on both. The samples that were drained and lost have to add up to those recorded.
+//! machine does falls on both. The samples that were read and lost have to add up to those recorded.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -28,9 +28,9 @@ use corelane_benches::host::{self, CpuTime};
 use corelane_benches::results::{Results, is_test, median};
 use corelane_benches::servers::SERIES_MAX;
 use corelane_metrics::{Histogram, SAMPLE_WORDS, Sample, Totals, cell};
-use corelane_ring::{Recorder, telemetry_ring};
 use corelane_shard::Pipeline;
 use corelane_shard::limits::RECEIVE_BYTES;
+use corelane_telemetry::{Recorder, telemetry_ring};
 use corelane_testkit::Random;
 use corelane_wire::Hint;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
@@ -41,7 +41,7 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 const SLOTS: usize = 16 * 1024;
-const DRAINED: usize = 4 * 1024;
+const READ: usize = 4 * 1024;
 
 type Words = [u64; SAMPLE_WORDS];
 
@@ -81,38 +81,38 @@ fn alone(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group("ring_record");
     group.warm_up_time(WARM_UP).measurement_time(MEASUREMENT).sample_size(30);
     group.bench_function("none", |bencher| bencher.iter(&mut sample));
-    let (mut recorder, mut drain) = telemetry_ring(SLOTS);
+    let (mut recorder, mut reader) = telemetry_ring(SLOTS);
     group.bench_function("corelane", |bencher| bencher.iter(|| recorder.record(sample())));
-    drain.drain(|words| {
+    reader.read(|words| {
         black_box(words);
     });
-    assert_eq!(drain.delivered() + drain.lost(), recorder.written());
+    assert_eq!(reader.delivered() + reader.lost(), recorder.written());
     let queue = ArrayQueue::new(SLOTS);
     group.bench_function("array_queue", |bencher| bencher.iter(|| queue.force_push(sample())));
     let locked = LockedRing::new();
     group.bench_function("mutex", |bencher| bencher.iter(|| locked.record(sample())));
     group.finish();
 
-    let mut group = criterion.benchmark_group("ring_drain");
+    let mut group = criterion.benchmark_group("ring_read");
     group.warm_up_time(WARM_UP).measurement_time(MEASUREMENT).sample_size(20);
-    group.throughput(Throughput::Elements(DRAINED as u64));
+    group.throughput(Throughput::Elements(READ as u64));
     let mut sum = 0;
     group.bench_function("corelane", |bencher| {
         let fill = || {
-            let (mut recorder, drain) = telemetry_ring(SLOTS);
-            (0..DRAINED).for_each(|_| recorder.record(sample()));
-            (recorder, drain)
+            let (mut recorder, reader) = telemetry_ring(SLOTS);
+            (0..READ).for_each(|_| recorder.record(sample()));
+            (recorder, reader)
         };
-        let empty = |(recorder, mut drain): (_, corelane_ring::Drain<SAMPLE_WORDS>)| {
-            assert_eq!(drain.drain(|words| sum = words[1].wrapping_add(sum)), DRAINED);
-            (recorder, drain)
+        let empty = |(recorder, mut reader): (_, corelane_telemetry::Reader<SAMPLE_WORDS>)| {
+            assert_eq!(reader.read(|words| sum = words[1].wrapping_add(sum)), READ);
+            (recorder, reader)
         };
         bencher.iter_batched(fill, empty, BatchSize::PerIteration);
     });
     group.bench_function("array_queue", |bencher| {
         let fill = || {
             let queue = ArrayQueue::new(SLOTS);
-            (0..DRAINED).for_each(|_| assert_eq!(queue.force_push(sample()), None));
+            (0..READ).for_each(|_| assert_eq!(queue.force_push(sample()), None));
             queue
         };
         let empty = |queue: ArrayQueue<Words>| {
@@ -126,7 +126,7 @@ fn alone(criterion: &mut Criterion<CpuTime>) {
     group.bench_function("mutex", |bencher| {
         let fill = || {
             let ring = LockedRing::new();
-            (0..DRAINED).for_each(|_| ring.record(sample()));
+            (0..READ).for_each(|_| ring.record(sample()));
             ring
         };
         let empty = |ring: LockedRing| {
@@ -138,7 +138,7 @@ fn alone(criterion: &mut Criterion<CpuTime>) {
         bencher.iter_batched(fill, empty, BatchSize::PerIteration);
     });
     group.finish();
-    println!("ring: checksum of what was drained {sum}");
+    println!("ring: checksum of what was read {sum}");
 }
 
 fn contended(criterion: &mut Criterion) {
@@ -148,50 +148,50 @@ fn contended(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ring_contended");
     group.warm_up_time(WARM_UP).measurement_time(MEASUREMENT).sample_size(20);
     group.bench_function("corelane", |bencher| {
-        let (mut recorder, mut drain) = telemetry_ring(SLOTS);
-        let seen = while_another_drains(
+        let (mut recorder, mut reader) = telemetry_ring(SLOTS);
+        let seen = while_another_reads(
             other_core,
             || {
-                drain.drain(|words| {
+                reader.read(|words| {
                     black_box(words);
                 })
             },
             || bencher.iter(|| recorder.record(sample())),
         );
-        let rest = drain.drain(|words| {
+        let rest = reader.read(|words| {
             black_box(words);
         });
-        assert_eq!(drain.delivered(), (seen + rest) as u64);
-        assert_eq!(drain.delivered() + drain.lost(), recorder.written());
+        assert_eq!(reader.delivered(), (seen + rest) as u64);
+        assert_eq!(reader.delivered() + reader.lost(), recorder.written());
     });
     group.bench_function("array_queue", |bencher| {
         let queue = ArrayQueue::new(SLOTS);
         let pop_all = || std::iter::from_fn(|| queue.pop()).take(SLOTS).map(black_box).count();
-        while_another_drains(other_core, pop_all, || bencher.iter(|| queue.force_push(sample())));
+        while_another_reads(other_core, pop_all, || bencher.iter(|| queue.force_push(sample())));
     });
     group.bench_function("mutex", |bencher| {
         let ring = LockedRing::new();
         let pop_all = || std::iter::from_fn(|| ring.pop()).take(SLOTS).map(black_box).count();
-        while_another_drains(other_core, pop_all, || bencher.iter(|| ring.record(sample())));
+        while_another_reads(other_core, pop_all, || bencher.iter(|| ring.record(sample())));
     });
     group.finish();
 }
 
-/// Runs `measure` while a thread on another core drains; tells how many samples that thread got.
-fn while_another_drains(core: usize, mut drain: impl FnMut() -> usize + Send, measure: impl FnOnce()) -> usize {
+/// Runs `measure` while a thread on another core reads; tells how many samples that thread got.
+fn while_another_reads(core: usize, mut read: impl FnMut() -> usize + Send, measure: impl FnOnce()) -> usize {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let drainer = scope.spawn(|| {
+        let reading = scope.spawn(|| {
             host::pin(core);
             let mut count = 0;
             while !stop.load(Ordering::Relaxed) {
-                count += drain();
+                count += read();
             }
             count
         });
         measure();
         stop.store(true, Ordering::Relaxed);
-        drainer.join().expect("the drainer runs through")
+        reading.join().expect("the reader runs through")
     })
 }
 
@@ -244,7 +244,7 @@ fn turns() {
     let mut random = Random::from_seed(7);
     let source = events::device(1);
     let stream = Stream::new().fill(RECEIVE_BYTES, |number| events::plain(&source, number, &mut random));
-    let (recorder, mut drain) = telemetry_ring(SLOTS);
+    let (recorder, mut reader) = telemetry_ring(SLOTS);
     let mut shard =
         Shard { pipeline: Pipeline::new(SERIES_MAX), hint: Hint::default(), recorder, flush_at: Instant::now() };
     let (mut ratios, mut on, mut off) = (Vec::new(), Duration::ZERO, Duration::ZERO);
@@ -261,7 +261,7 @@ fn turns() {
     pipeline.count();
     pipeline.metrics.flush(0, |words| recorder.record(words));
     let mut totals = Totals::new(1);
-    drain.drain(|words| totals.apply(0, Sample::from_words(words).expect("a sample")));
+    reader.read(|words| totals.apply(0, Sample::from_words(words).expect("a sample")));
     // Those of the silent half were accepted, too, and are counted with the next.
     let frames = (stream.frames() * receives * pairs) as u64;
     assert_eq!(totals.counter(0, cell::FRAMES_ACCEPTED), 2 * frames, "what came out of the ring is what was counted");

@@ -13,10 +13,10 @@ cd "$(dirname "$0")/.."
 #
 # thread: ThreadSanitizer does not model `fence`. The ring's slots are atomics, which never race, so it cannot raise a
 # false alarm over them, and cannot see a fence that is missing either: that is loom's part. What it does find is memory
-# that two threads reach without any atomics.
+# that two threads reach without any atomics, for example a page of the lane that both ends hold.
 # address: for code on one thread, where the danger is a pointer out of bounds or into freed memory.
 checks="
-corelane-ring thread
+corelane-telemetry thread
 corelane-pool address
 corelane-wire address
 "
@@ -27,9 +27,9 @@ export RUSTUP_AUTO_INSTALL=0
 
 step() { printf '\n== sanitize: %s\n' "$*"; }
 
-step "loom, corelane-ring"
+step "loom, corelane-telemetry"
 RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR="$target_dir/loom" CARGO_PROFILE_RELEASE_LTO=off \
-    cargo test -p corelane-ring --release --test loom
+    cargo test -p corelane-telemetry --release --test loom
 
 # Interpreted code is some hundred times slower: the random tests get few cases.
 run_miri() {

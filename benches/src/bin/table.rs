@@ -312,8 +312,8 @@ fn other_tables(run: &Run) -> String {
         &["corelane", "array_queue", "mutex", "none"],
         &[
             ("record", "ring_record".to_owned()),
-            ("drain", "ring_drain".to_owned()),
-            ("record while another core drains", "ring_contended".to_owned()),
+            ("read", "ring_read".to_owned()),
+            ("record while another core reads", "ring_contended".to_owned()),
         ],
     );
     table(

@@ -5,10 +5,9 @@ use std::time::Duration;
 use std::{io, thread};
 
 use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, MemoryUse, Protection, ShardPort};
-use corelane_ring::{event_lane, telemetry_ring};
-use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
 use corelane_shard::{AccessRules, Allocations, Limits, ShardConfig, Shards, bind_listeners};
+use corelane_telemetry::{event_lane, page_lane, telemetry_ring};
 use corelane_testkit::allocator::thread_calls;
 use rustix::thread::{MembarrierCommand, membarrier};
 
@@ -49,13 +48,13 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
     let mut threads = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         let (recorder, samples) = telemetry_ring(RING_SLOTS);
-        let (asker, answerer) = snapshot_lane();
+        let (requester, filler) = page_lane();
         let (security, security_reader) = event_lane(SECURITY_EVENTS_MAX);
         let waker = shared.link(index).clone();
         ports.push(ShardPort {
             core: cores[index],
             samples,
-            series: asker,
+            series: requester,
             events: security_reader,
             wake: Box::new(move || waker.wake()),
         });
@@ -64,7 +63,7 @@ pub(super) fn serve(shards: usize) -> io::Result<()> {
             core: cores[index],
             limits: limits.clone(),
             recorder,
-            series: answerer,
+            series: filler,
             events: security,
             shards: shared.clone(),
             rules: AccessRules::default(),

@@ -64,7 +64,7 @@ struct Core {
 #[derive(Default)]
 struct Connection {
     /// The start of a cut frame.
-    carry: Vec<u8>,
+    partial: Vec<u8>,
     hint: Hint,
     decided: Answer,
     /// Answers to be written.
@@ -100,9 +100,9 @@ impl Connection {
         if read.is_err() || bytes == 0 {
             return Poll::Ready(false);
         }
-        let start = HEADROOM_BYTES - self.carry.len();
-        buffer[start..HEADROOM_BYTES].copy_from_slice(&self.carry);
-        self.carry.clear();
+        let start = HEADROOM_BYTES - self.partial.len();
+        buffer[start..HEADROOM_BYTES].copy_from_slice(&self.partial);
+        self.partial.clear();
         let end = HEADROOM_BYTES + bytes;
         let mut unread = &buffer[start..end];
         let (mut frames, mut rejected) = (0, 0);
@@ -126,7 +126,7 @@ impl Connection {
             }
         }
         pipeline.count();
-        self.carry.extend_from_slice(unread);
+        self.partial.extend_from_slice(unread);
         self.decided.committed += frames;
         self.decided.rejected += rejected;
         counted.add_frames(frames);

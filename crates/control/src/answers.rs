@@ -1,9 +1,9 @@
-//! Drains, and what is told of each.
+//! What is collected from the shards, and what is told of it.
 //!
-//! One task owns the control plane: it drains at intervals, and for requests. Those that wait are answered together, each
-//! kind of answer written once, from a drain that began after all of them had come; and such rounds keep a distance, so
+//! One task owns the control plane: it collects at intervals, and for requests. Those that wait are answered together, each
+//! kind of answer written once, from a collection that began after all of them had come; and such rounds keep a distance, so
 //! that a flood of requests costs the shards' rings no more than a few requests do. A panic in writing an answer costs
-//! those who asked for it; one in a drain ends the task, and with it the control plane.
+//! those who asked for it; one in a collection ends the task, and with it the control plane.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -16,11 +16,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::budget::{Budget, Rendered};
-use crate::encode::{OPEN_METRICS_TEXT, PROMETHEUS_TEXT, Scrape};
+use crate::encode::{Format, Scrape};
 use crate::stats::stats_json;
 use crate::{ControlHandle, ControlPlane};
 
-/// What can be asked of the drained numbers.
+/// What can be asked of the collected numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
     Metrics,
@@ -65,7 +65,7 @@ pub(crate) struct AnswerDesk {
 }
 
 impl AnswerDesk {
-    /// Waits for an answer made of a drain that begins after this call.
+    /// Waits for an answer made of a collection that begins after this call.
     pub(crate) async fn ask(&self, question: Question) -> Result<Answer, NoAnswer> {
         let (answer, answered) = oneshot::channel();
         self.waiting.send((question, answer)).await.map_err(|_| NoAnswer::Fault)?;
@@ -73,8 +73,8 @@ impl AnswerDesk {
     }
 }
 
-/// Drains a control plane and answers for it.
-pub(crate) struct Drainer {
+/// Collects for a control plane and answers for it.
+pub(crate) struct Collector {
     plane: ControlPlane,
     handle: ControlHandle,
     budget: Budget,
@@ -82,15 +82,15 @@ pub(crate) struct Drainer {
 }
 
 /// A desk for this plane, and what has to run for it.
-pub(crate) fn desk(plane: ControlPlane, handle: ControlHandle, budget: Budget) -> (AnswerDesk, Drainer) {
+pub(crate) fn desk(plane: ControlPlane, handle: ControlHandle, budget: Budget) -> (AnswerDesk, Collector) {
     let (waiting, asked) = mpsc::channel(WAITING_MAX);
-    (AnswerDesk { waiting }, Drainer { plane, handle, budget, asked })
+    (AnswerDesk { waiting }, Collector { plane, handle, budget, asked })
 }
 
-impl Drainer {
-    /// Runs until `end`, drains a last time and returns the totals.
+impl Collector {
+    /// Runs until `end`, collects a last time and returns the totals.
     pub(crate) async fn run(mut self, mut end: oneshot::Receiver<()>) -> Totals {
-        let (mut ticks, mut is_ready) = (ticks(DRAIN_INTERVAL_STARTING), false);
+        let (mut ticks, mut is_ready) = (ticks(COLLECT_INTERVAL_STARTING), false);
         let mut next_round = Instant::now();
         loop {
             select! {
@@ -101,7 +101,7 @@ impl Drainer {
                     next_round = Instant::now() + ROUND_DISTANCE;
                 }
                 _ = ticks.tick() => {
-                    self.plane.drain_once();
+                    self.plane.collect_once();
                     if self.plane.unhealthy().is_none() {
                         self.handle.beat();
                     }
@@ -111,10 +111,10 @@ impl Drainer {
             if !is_ready && self.plane.not_accepting().is_none() {
                 is_ready = true;
                 self.handle.set_ready();
-                ticks = self::ticks(DRAIN_INTERVAL);
+                ticks = self::ticks(COLLECT_INTERVAL);
             }
         }
-        self.plane.drain_once();
+        self.plane.collect_once();
         self.plane.totals().clone()
     }
 
@@ -124,7 +124,7 @@ impl Drainer {
         while let Ok(next) = self.asked.try_recv() {
             round.push(next);
         }
-        self.plane.drain_once();
+        self.plane.collect_once();
         let mut answers = [const { None }; QUESTION_COUNT];
         for (question, asker) in round {
             let answer = answers[question as usize].get_or_insert_with(|| self.answer(question));
@@ -145,11 +145,12 @@ impl Drainer {
             let body = Rendered::counted(body, &self.budget)?;
             Some(Answer { status: StatusCode::OK, content_type, body })
         };
+        let scrape = |format: Format| good(format.content_type(), Scrape::gather(plane).to_text(format));
         match question {
-            Question::Metrics => good(PROMETHEUS_TEXT, Scrape::gather(plane).to_prometheus()),
-            Question::OpenMetrics => good(OPEN_METRICS_TEXT, Scrape::gather(plane).into_open_metrics()),
-            Question::Stats => good(JSON, stats_json(plane, &self.handle.configuration()).to_string()),
-            Question::Events => good(JSON, plane.events.to_json().to_string()),
+            Question::Metrics => scrape(Format::Prometheus),
+            Question::OpenMetrics => scrape(Format::OpenMetrics),
+            Question::Stats => good(JSON, stats_json(plane, &self.handle.configuration())),
+            Question::Events => good(JSON, plane.events.to_json()),
             Question::Health => Some(verdict(plane.unhealthy(), "healthy")),
             Question::Readiness => Some(verdict(plane.not_ready(self.handle.is_draining()), "ready")),
         }
@@ -173,11 +174,11 @@ fn verdict(reason: Option<String>, good: &str) -> Answer {
 const JSON: &str = "application/json";
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
-/// Between two drains. A ring of 1 024 slots holds more samples than a shard flushes in that time, mostly; what is
+/// Between two collections. A ring of 1 024 slots holds more samples than a shard flushes in that time, mostly; what is
 /// overwritten costs no count.
-const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
+const COLLECT_INTERVAL: Duration = Duration::from_millis(100);
 /// The same until every shard accepts, so that the start is not held up.
-const DRAIN_INTERVAL_STARTING: Duration = Duration::from_millis(10);
+const COLLECT_INTERVAL_STARTING: Duration = Duration::from_millis(10);
 /// From the end of one round of answers to the next: a lone request never waits, and a flood gets 100 rounds a second.
 const ROUND_DISTANCE: Duration = Duration::from_millis(10);
 /// Requests that may wait for a round. Further ones wait for their place, and then for a later round.

@@ -62,7 +62,7 @@ impl Default for HttpLimits {
 /// Every connection of one port that is open.
 pub(crate) struct Connections {
     limits: HttpLimits,
-    /// Locks here and in [`Peer`] are taken by the one thread of the runtime, never across an `await`: nobody waits.
+    /// Locks here and in [`Connection`] are taken by the one thread of the runtime, never across an `await`: nobody waits.
     open: Mutex<Open>,
     closed: Notify,
     /// Held by the connection that gets the next place.
@@ -72,9 +72,9 @@ pub(crate) struct Connections {
 /// Invariant: each list is at most as long as its limit.
 #[derive(Default)]
 struct Open {
-    waiting: Vec<Arc<Peer>>,
-    placed: Vec<Arc<Peer>>,
-    probes: Vec<Arc<Peer>>,
+    waiting: Vec<Arc<Connection>>,
+    placed: Vec<Arc<Connection>>,
+    probes: Vec<Arc<Connection>>,
 }
 
 impl Connections {
@@ -88,9 +88,9 @@ impl Connections {
             {
                 let mut open = lock(&self.open);
                 if open.waiting.len() < self.limits.waiting_max {
-                    let peer = Arc::new(Peer::new(self.limits));
-                    open.waiting.push(Arc::clone(&peer));
-                    return Place { peer, connections: Arc::clone(self), list: |open| &mut open.waiting };
+                    let connection = Arc::new(Connection::new(self.limits));
+                    open.waiting.push(Arc::clone(&connection));
+                    return Place { connection, connections: Arc::clone(self), list: |open| &mut open.waiting };
                 }
                 turn_away(&open.waiting);
             }
@@ -101,19 +101,19 @@ impl Connections {
     /// A place for a connection of which bytes are here. When all are taken, another connection is made to leave, at
     /// once or within a second; a probe takes one of those kept back instead. None when the connection has to go first.
     pub(crate) async fn place(self: &Arc<Self>, waiting: Place, is_probe: bool) -> Option<Place> {
-        waiting.peer.waits_for_place();
+        waiting.connection.waits_for_place();
         // Connections that wait already come first.
-        let at_once = self.next.try_lock().ok().and_then(|_next| self.try_place(&waiting.peer));
-        if let Some(place) = at_once.or_else(|| is_probe.then(|| self.try_probe(&waiting.peer))?) {
+        let at_once = self.next.try_lock().ok().and_then(|_next| self.try_place(&waiting.connection));
+        if let Some(place) = at_once.or_else(|| is_probe.then(|| self.try_probe(&waiting.connection))?) {
             return Some(place);
         }
-        waiting.peer.while_welcome(self.next_place(&waiting.peer)).await
+        waiting.connection.while_welcome(self.next_place(&waiting.connection)).await
     }
 
-    async fn next_place(self: &Arc<Self>, peer: &Arc<Peer>) -> Place {
+    async fn next_place(self: &Arc<Self>, connection: &Arc<Connection>) -> Place {
         let _next = self.next.lock().await;
         loop {
-            if let Some(place) = self.try_place(peer) {
+            if let Some(place) = self.try_place(connection) {
                 return place;
             }
             make_room(&lock(&self.open).placed);
@@ -122,37 +122,38 @@ impl Connections {
         }
     }
 
-    fn try_place(self: &Arc<Self>, peer: &Arc<Peer>) -> Option<Place> {
-        self.move_to(|open| &mut open.placed, self.limits.connections_max, peer)
+    fn try_place(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<Place> {
+        self.move_to(|open| &mut open.placed, self.limits.connections_max, connection)
     }
 
-    fn try_probe(self: &Arc<Self>, peer: &Arc<Peer>) -> Option<Place> {
-        let place = self.move_to(|open| &mut open.probes, self.limits.probes_max, peer)?;
-        lock(&peer.state).is_brief = true;
+    fn try_probe(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<Place> {
+        let place = self.move_to(|open| &mut open.probes, self.limits.probes_max, connection)?;
+        lock(&connection.state).is_brief = true;
         Some(place)
     }
 
-    fn move_to(self: &Arc<Self>, list: List, places: usize, peer: &Arc<Peer>) -> Option<Place> {
+    fn move_to(self: &Arc<Self>, list: List, places: usize, connection: &Arc<Connection>) -> Option<Place> {
         let mut open = lock(&self.open);
         let open = list(&mut open);
         if open.len() >= places {
             return None;
         }
-        open.push(Arc::clone(peer));
-        peer.begin(Phase::Header);
-        Some(Place { peer: Arc::clone(peer), connections: Arc::clone(self), list })
+        open.push(Arc::clone(connection));
+        connection.begin(Phase::Header);
+        Some(Place { connection: Arc::clone(connection), connections: Arc::clone(self), list })
     }
 
     /// Ends the connection whose peer has not taken its answer for longest, if that is long enough: its memory is
     /// needed for other answers.
     pub(crate) fn end_longest_answer(&self) {
         let open = lock(&self.open);
-        let since =
-            |peer: &Arc<Peer>| lock(&peer.state).sends_since.filter(|since| since.elapsed() >= ANSWER_UNDISTURBED);
-        if let Some((_, peer)) =
-            open.placed.iter().filter_map(|peer| Some((since(peer)?, peer))).min_by_key(|(at, _)| *at)
+        let since = |connection: &Arc<Connection>| {
+            lock(&connection.state).sends_since.filter(|since| since.elapsed() >= ANSWER_UNDISTURBED)
+        };
+        if let Some((_, connection)) =
+            open.placed.iter().filter_map(|connection| Some((since(connection)?, connection))).min_by_key(|(at, _)| *at)
         {
-            peer.has_to_leave();
+            connection.has_to_leave();
         }
     }
 
@@ -169,8 +170,8 @@ impl Connections {
 }
 
 /// Tells the connection to leave that has been silent longest; if none is silent, the one that has waited longest.
-fn turn_away(waiting: &[Arc<Peer>]) {
-    let states = waiting.iter().map(|peer| *lock(&peer.state));
+fn turn_away(waiting: &[Arc<Connection>]) {
+    let states = waiting.iter().map(|connection| *lock(&connection.state));
     if states.clone().any(|state| state.leaving) {
         return;
     }
@@ -183,8 +184,8 @@ fn turn_away(waiting: &[Arc<Peer>]) {
 /// Tells the connection to leave that has been without a request longest; if all have one, the one that has been at its
 /// answer longest. Nobody leaves who has not had a fair chance yet: else a burst of new connections would push out who
 /// has just come, before its request is here.
-fn make_room(open: &[Arc<Peer>]) {
-    let states = open.iter().map(|peer| *lock(&peer.state));
+fn make_room(open: &[Arc<Connection>]) {
+    let states = open.iter().map(|connection| *lock(&connection.state));
     if states.clone().any(|state| state.leaving) {
         return;
     }
@@ -203,11 +204,11 @@ fn make_room(open: &[Arc<Peer>]) {
 }
 
 /// Which list a place is in.
-type List = fn(&mut Open) -> &mut Vec<Arc<Peer>>;
+type List = fn(&mut Open) -> &mut Vec<Arc<Connection>>;
 
 /// A place of any kind, free again when this is dropped.
 pub(crate) struct Place {
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) connection: Arc<Connection>,
     connections: Arc<Connections>,
     list: List,
 }
@@ -222,13 +223,13 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        (self.list)(&mut lock(&self.connections.open)).retain(|peer| !Arc::ptr_eq(peer, &self.peer));
+        (self.list)(&mut lock(&self.connections.open)).retain(|connection| !Arc::ptr_eq(connection, &self.connection));
         self.connections.closed.notify_waiters();
     }
 }
 
 /// How far one connection is, as told by the one who serves it.
-pub(crate) struct Peer {
+pub(crate) struct Connection {
     limits: HttpLimits,
     state: Mutex<State>,
     leave: Notify,
@@ -268,7 +269,7 @@ enum Phase {
     Lingering,
 }
 
-impl Peer {
+impl Connection {
     fn new(limits: HttpLimits) -> Self {
         let state = State {
             phase: Phase::Silent,
@@ -412,23 +413,23 @@ const LINGER_MAX: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
-    fn peer(since: Instant, phase: Phase) -> Arc<Peer> {
-        let peer = Peer::new(HttpLimits::default());
+    fn connection(since: Instant, phase: Phase) -> Arc<Connection> {
+        let connection = Connection::new(HttpLimits::default());
         {
-            let mut state = lock(&peer.state);
+            let mut state = lock(&connection.state);
             (state.phase, state.since, state.busy_since) = (phase, since, since);
         }
-        Arc::new(peer)
+        Arc::new(connection)
     }
 
-    fn leaving(open: &[Arc<Peer>]) -> Vec<usize> {
-        let leaving = open.iter().enumerate().filter(|(_, peer)| lock(&peer.state).leaving);
+    fn leaving(open: &[Arc<Connection>]) -> Vec<usize> {
+        let leaving = open.iter().enumerate().filter(|(_, connection)| lock(&connection.state).leaving);
         leaving.map(|(index, _)| index).collect()
     }
 
-    /// A peer whose phase began so many milliseconds ago.
-    fn ago(millis: u64, phase: Phase) -> Arc<Peer> {
-        peer(Instant::now() - Duration::from_millis(millis), phase)
+    /// A connection whose phase began this many milliseconds ago.
+    fn ago(millis: u64, phase: Phase) -> Arc<Connection> {
+        connection(Instant::now() - Duration::from_millis(millis), phase)
     }
 
     const ANSWERING: Phase = Phase::Answering { handed_over: false };
@@ -466,10 +467,10 @@ mod tests {
     #[test]
     fn requests_that_follow_each_other_without_an_end_keep_no_place_for_ever() {
         let open = [ago(1_500, ANSWERING), ago(3_000, ANSWERING)];
-        open.iter().for_each(|peer| {
-            peer.handed_over();
-            peer.flushed();
-            peer.asked(false);
+        open.iter().for_each(|connection| {
+            connection.handed_over();
+            connection.flushed();
+            connection.asked(false);
         });
         make_room(&open);
         assert_eq!(leaving(&open), [1]);

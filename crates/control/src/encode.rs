@@ -1,21 +1,30 @@
 //! Prometheus text 0.0.4 and OpenMetrics 1.0, both from the one table of families.
 //!
-//! A scrape is first gathered into rows that know no format. Two crates then write them, since neither writes both: in
-//! OpenMetrics a counter is named without its `_total`, which only its sample carries.
+//! A scrape is first gathered into rows that know no format. One encoder then writes them. The formats differ in the name
+//! of a counter, in how a number looks, and in the order of a histogram's samples and labels.
 
-use corelane_metrics::{BUCKET_COUNT, Cell, FAMILIES, Family, HistogramTotals, Kind, Source, bucket_bound_seconds};
-use prometheus::proto;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{Registry, Unit};
+use std::fmt::{self, Display, Formatter, Write};
+
+use corelane_metrics::{Cell, FAMILIES, Family, HistogramTotals, Kind, Source, bucket_bound_seconds};
 
 use crate::{ControlPlane, process};
 
-/// Content type of [`Scrape::to_prometheus`].
-pub(crate) const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Content type of [`Scrape::into_open_metrics`].
-pub(crate) const OPEN_METRICS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What a scrape is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// The text format that every Prometheus reads.
+    Prometheus,
+    OpenMetrics,
+}
+
+impl Format {
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// Every family with its rows at one moment. A family without rows is left out.
 #[derive(Debug)]
@@ -25,7 +34,7 @@ pub(crate) struct Scrape {
 
 #[derive(Debug)]
 struct Row {
-    labels: Vec<(&'static str, String)>,
+    labels: Vec<Label>,
     value: Value,
 }
 
@@ -36,7 +45,7 @@ enum Value {
 }
 
 impl Scrape {
-    /// Gathers the numbers of a drained control plane, and of the process.
+    /// Gathers the numbers of a control plane after a collection, and of the process.
     pub(crate) fn gather(plane: &ControlPlane) -> Self {
         let process = process_rows(plane);
         let families = FAMILIES.iter().map(|family| {
@@ -55,25 +64,19 @@ impl Scrape {
         Self { families: families.filter(|(_, rows): &(_, Vec<Row>)| !rows.is_empty()).collect() }
     }
 
-    /// The scrape in the text format that every Prometheus reads.
-    pub(crate) fn to_prometheus(&self) -> String {
-        let families: Vec<_> = self.families.iter().map(|(family, rows)| proto_family(family, rows)).collect();
-        prometheus::TextEncoder::new()
-            .encode_to_string(&families)
-            .expect("families with rows and names can be written to memory")
-    }
-
-    /// The scrape in OpenMetrics text.
-    pub(crate) fn into_open_metrics(self) -> String {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(self));
+    /// The scrape as text.
+    pub(crate) fn to_text(&self, format: Format) -> String {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).expect("text can be written to memory");
+        let written = self.families.iter().try_for_each(|(family, rows)| write_family(&mut text, format, family, rows));
+        written.expect("text can be written to memory");
+        if format == Format::OpenMetrics {
+            text.push_str("# EOF\n");
+        }
         text
     }
 }
 
-type ProcessRow = (&'static str, Vec<(&'static str, String)>, f64);
+type ProcessRow = (&'static str, Vec<Label>, f64);
 
 /// Every family of the process that has a number now: name, labels, number.
 pub(crate) fn process_rows(plane: &ControlPlane) -> Vec<ProcessRow> {
@@ -115,103 +118,138 @@ fn shard_rows(plane: &ControlPlane, family: &Family, shard: usize) -> Vec<Row> {
     family.cells().enumerate().map(row).collect()
 }
 
-/// The bounds and counts of a histogram's buckets, not cumulative.
-fn buckets(histogram: &HistogramTotals) -> [(f64, u64); BUCKET_COUNT] {
-    std::array::from_fn(|bucket| (bucket_bound_seconds(bucket), histogram.buckets[bucket]))
-}
-
-fn proto_family(family: &Family, rows: &[Row]) -> proto::MetricFamily {
-    let mut written = proto::MetricFamily::default();
-    written.set_name(family.name.to_owned());
-    written.set_help(family.help.to_owned());
-    written.set_field_type(match family.kind {
-        Kind::Counter => proto::MetricType::COUNTER,
-        Kind::Gauge => proto::MetricType::GAUGE,
-        Kind::Histogram => proto::MetricType::HISTOGRAM,
-    });
-    written.set_metric(rows.iter().map(|row| proto_metric(family.kind, row)).collect());
-    written
-}
-
-fn proto_metric(kind: Kind, row: &Row) -> proto::Metric {
-    let label = |(name, value): &(&str, String)| {
-        let mut pair = proto::LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value(value.clone());
-        pair
+fn write_family(text: &mut String, format: Format, family: &Family, rows: &[Row]) -> fmt::Result {
+    let name = match format {
+        Format::Prometheus => family.name,
+        // There the name of a counter has no `_total`, which only its sample carries.
+        Format::OpenMetrics => family.name.strip_suffix("_total").unwrap_or(family.name),
     };
-    let mut metric = proto::Metric::from_label(row.labels.iter().map(label).collect());
-    match (&row.value, kind) {
-        (Value::Number(number), Kind::Counter) => {
-            let mut counter = proto::Counter::default();
-            counter.set_value(*number);
-            metric.set_counter(counter);
-        }
-        (Value::Number(number), _) => {
-            let mut gauge = proto::Gauge::default();
-            gauge.set_value(*number);
-            metric.set_gauge(gauge);
-        }
-        (Value::Histogram(histogram), _) => metric.set_histogram(proto_histogram(histogram)),
+    let kind = match family.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    // The help is not escaped, and a test sees to it that no help needs it.
+    write!(text, "# HELP {name} {}\n# TYPE {name} {kind}\n", family.help)?;
+    if let (Format::OpenMetrics, Some(unit)) = (format, family.unit) {
+        writeln!(text, "# UNIT {name} {unit}")?;
     }
-    metric
+    let suffix = if family.kind == Kind::Counter && format == Format::OpenMetrics { "_total" } else { "" };
+    for Row { labels, value } in rows {
+        match value {
+            Value::Number(number) => {
+                writeln!(text, "{name}{suffix}{} {}", Labels(labels), Number(format, *number))?;
+            }
+            Value::Histogram(histogram) => write_histogram(text, format, name, labels, histogram)?,
+        }
+    }
+    Ok(())
 }
 
-fn proto_histogram(histogram: &HistogramTotals) -> proto::Histogram {
+fn write_histogram(
+    text: &mut String,
+    format: Format,
+    name: &str,
+    labels: &[Label],
+    histogram: &HistogramTotals,
+) -> fmt::Result {
+    let sum =
+        |text: &mut String| writeln!(text, "{name}_sum{} {}", Labels(labels), Number(format, histogram.sum_seconds));
+    let count = |text: &mut String| writeln!(text, "{name}_count{} {}", Labels(labels), histogram.count());
+    if format == Format::OpenMetrics {
+        sum(text)?;
+        count(text)?;
+    }
     let mut below = 0;
-    let mut written = proto::Histogram::default();
-    // The encoder adds the bucket without bound itself.
-    let bounded = buckets(histogram).into_iter().take(BUCKET_COUNT - 1);
-    written.set_bucket(
-        bounded
-            .map(|(bound, count)| {
-                below += count;
-                let mut bucket = proto::Bucket::default();
-                bucket.set_upper_bound(bound);
-                bucket.set_cumulative_count(below);
-                bucket
-            })
-            .collect(),
-    );
-    written.set_sample_sum(histogram.sum_seconds);
-    written.set_sample_count(histogram.count());
-    written
+    for (bucket, count) in histogram.buckets.iter().enumerate() {
+        below += count;
+        let bound = match bucket_bound_seconds(bucket) {
+            f64::INFINITY => "+Inf".to_owned(),
+            bound => Number(format, bound).to_string(),
+        };
+        let mut all = labels.to_vec();
+        let place = if format == Format::OpenMetrics { 0 } else { all.len() };
+        all.insert(place, ("le", bound));
+        writeln!(text, "{name}_bucket{} {below}", Labels(&all))?;
+    }
+    if format == Format::Prometheus {
+        sum(text)?;
+        count(text)?;
+    }
+    Ok(())
 }
 
-impl Collector for Scrape {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        for (family, rows) in &self.families {
-            let kind = match family.kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-                Kind::Histogram => MetricType::Histogram,
-            };
-            // The encoder puts the unit and `_total` back.
-            let unit = family.unit.map(|unit| Unit::Other(unit.to_owned()));
-            let mut name = family.name.strip_suffix("_total").unwrap_or(family.name);
-            if let Some(unit) = family.unit {
-                name = name.strip_suffix(unit).and_then(|name| name.strip_suffix('_')).unwrap_or(name);
+type Label = (&'static str, String);
+
+/// The labels of a sample, in braces, or nothing.
+struct Labels<'a>(&'a [Label]);
+
+impl Display for Labels<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (index, (name, value)) in self.0.iter().enumerate() {
+            write!(f, "{}{name}=\"", if index == 0 { '{' } else { ',' })?;
+            for character in value.chars() {
+                match character {
+                    '\\' => f.write_str("\\\\"),
+                    '"' => f.write_str("\\\""),
+                    '\n' => f.write_str("\\n"),
+                    other => f.write_char(other),
+                }?;
             }
-            // The encoder does not escape the help, and a test sees to it that no help needs it.
-            let mut metric = encoder.encode_descriptor(name, family.help, unit.as_ref(), kind)?;
-            for row in rows {
-                if row.labels.is_empty() {
-                    encode_row(&mut metric, family.kind, &row.value)?;
-                } else {
-                    encode_row(&mut metric.encode_family(&row.labels)?, family.kind, &row.value)?;
-                }
-            }
+            f.write_char('"')?;
         }
-        Ok(())
+        if self.0.is_empty() { Ok(()) } else { f.write_char('}') }
     }
 }
 
-fn encode_row(metric: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> Result<(), std::fmt::Error> {
-    match (value, kind) {
-        (Value::Number(number), Kind::Counter) => metric.encode_counter::<NoLabelSet, _, f64>(number, None),
-        (Value::Number(number), _) => metric.encode_gauge(number),
-        (Value::Histogram(histogram), _) => {
-            metric.encode_histogram::<NoLabelSet>(histogram.sum_seconds, histogram.count(), &buckets(histogram), None)
+/// A number as the format has it: in OpenMetrics with a decimal point or an exponent.
+struct Number(Format, f64);
+
+impl Display for Number {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Format::Prometheus => Display::fmt(&self.1, f),
+            Format::OpenMetrics => f.write_str(dtoa::Buffer::new().format(self.1)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn family(name: &str) -> &'static Family {
+        FAMILIES.iter().find(|family| family.name == name).unwrap()
+    }
+
+    fn sample() -> Scrape {
+        let shard = |shard: &str| ("shard", shard.to_owned());
+        let number = |labels, number| Row { labels, value: Value::Number(number) };
+        let mut histogram = HistogramTotals { sum_seconds: 60.000012, ..HistogramTotals::default() };
+        histogram.buckets[2] = 4;
+        *histogram.buckets.last_mut().unwrap() = 1;
+        let build = vec![("version", "1.2.3".to_owned()), ("revision", "a \"b\" \\ \n".to_owned())];
+        let rows = [
+            ("corelane_build_info", vec![number(build, 1.0)]),
+            (
+                "corelane_received_bytes_total",
+                vec![number(vec![shard("0")], 2_337_593.0), number(vec![shard("1")], 1e21)],
+            ),
+            ("corelane_pool_utilization_ratio", vec![number(vec![shard("0")], 0.05), number(vec![shard("1")], 1e-7)]),
+            ("corelane_shard_cpu_seconds_total", vec![number(vec![shard("0")], 123_456_789.123_456_78)]),
+            ("corelane_log_lines_dropped_total", vec![number(vec![], 0.0)]),
+            (
+                "corelane_ingest_latency_seconds",
+                vec![Row { labels: vec![shard("0")], value: Value::Histogram(histogram) }],
+            ),
+        ];
+        Scrape { families: rows.into_iter().map(|(name, rows)| (family(name), rows)).collect() }
+    }
+
+    /// The files were written by the crates `prometheus` 0.14 and `prometheus-client` 0.25.
+    #[test]
+    fn both_formats_are_byte_for_byte_what_the_usual_encoders_write() {
+        assert_eq!(sample().to_text(Format::Prometheus), include_str!("encode/prometheus.txt"));
+        assert_eq!(sample().to_text(Format::OpenMetrics), include_str!("encode/open_metrics.txt"));
     }
 }

@@ -4,8 +4,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
-
 use tokio::sync::Notify;
 
 /// Steers a running control plane from any thread.
@@ -29,7 +27,7 @@ struct Shared {
 }
 
 /// One setting of the process, for those who ask what it runs with. No secret belongs in here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configured {
     /// Key in the configuration file.
     pub key: &'static str,
@@ -51,7 +49,7 @@ impl ControlHandle {
     }
 
     /// Ends [`ControlPlane::run`](crate::ControlPlane::run): answers under way may finish within a second, then every
-    /// ring is drained a last time.
+    /// ring is read a last time.
     pub fn stop(&self) {
         self.shared.stop.notify_one();
     }

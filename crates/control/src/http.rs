@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::TokenSource;
 use crate::answers::{AnswerDesk, NoAnswer, Question};
-use crate::connections::{Connections, Peer};
+use crate::connections::{Connection, Connections};
 use crate::dashboard;
 use crate::hosts::HostRule;
 use crate::sensors::{NoSeries, ROUND_MAX, SensorsDesk, SensorsQuery, WAIT_MAX};
@@ -45,7 +45,7 @@ pub(crate) struct Admission {
 /// Who asks. Every request has it as an extension.
 #[derive(Clone)]
 pub(crate) struct Client {
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) connection: Arc<Connection>,
     pub(crate) address: SocketAddr,
 }
 
@@ -137,10 +137,10 @@ async fn unauthorized(wrong_tokens: &WrongTokens, gave_wrong: Option<Client>) ->
     let error = "this needs the token: `Authorization: Bearer TOKEN`, or any user name with the token as password";
     let ways = AppendHeaders(ways.map(|way| (header::WWW_AUTHENTICATE, way)));
     let mut answer = (ways, failure(StatusCode::UNAUTHORIZED, error)).into_response();
-    if let Some(Client { peer, address }) = gave_wrong
+    if let Some(Client { connection, address }) = gave_wrong
         && wrong_tokens.note(address, Instant::now())
     {
-        peer.slowed();
+        connection.slowed();
         if !wrong_tokens.slow_down().await {
             answer.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
         }

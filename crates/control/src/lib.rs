@@ -1,19 +1,20 @@
-//! The control plane: one thread that drains every shard's ring, adds up, and answers HTTP.
+//! The control plane: one thread that reads every shard's ring, adds up, and answers HTTP.
 //!
 //! Every answer is made from what the shards put into their rings and lanes; no data core ever serves a request, and
 //! losing this thread does not stop ingest. It never sees a data-plane socket, buffer or frame, and keeps no history
 //! but the last security events.
 //!
-//! In reading order: `plane` (drain, totals, health), `handle` (stop, reload and readiness for other threads), `process`
+//! In reading order: `plane` (collection, totals, health), `handle` (stop, reload and readiness for other threads), `process`
 //! (what the kernel knows of us), `encode` (Prometheus and OpenMetrics text), `stats`, `events`, `budget` (memory of
-//! answers under way), `sensors` (rounds of snapshots), `answers` (drains, and what is told of each), `protection`,
+//! answers under way), `sensors` (rounds of pages), `answers` (when it collects, and what is told of it), `protection`,
 //! `hosts` and `wrong_tokens` (who may ask), `dashboard` (the page), `http` (paths), `connections` (places, and which
-//! connection has to leave), `peer` (one connection), `server` (all of it running), [`needs`] (what all that takes).
+//! connection has to leave), `connection` (one of them), `server` (all of it running), [`needs`] (what all that takes).
 
 #![forbid(unsafe_code)]
 
 mod answers;
 mod budget;
+mod connection;
 mod connections;
 mod dashboard;
 mod encode;
@@ -22,7 +23,6 @@ mod handle;
 mod hosts;
 mod http;
 pub mod needs;
-mod peer;
 mod plane;
 mod process;
 mod protection;

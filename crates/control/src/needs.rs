@@ -1,8 +1,9 @@
 //! What the control plane asks of its host: bytes and descriptors.
 
-use corelane_rollup::{LANE_PAGES, PAGE_BYTES_MAX, TEXT_BYTES_MAX};
+use corelane_rollup::{PAGE_BYTES_MAX, TEXT_BYTES_MAX};
+use corelane_telemetry::LANE_PAGES;
 
-use crate::peer::HEADER_BYTES_MAX;
+use crate::connection::HEADER_BYTES_MAX;
 use crate::sensors::{self, LIMIT_MAX};
 use crate::{HttpLimits, budget, events};
 

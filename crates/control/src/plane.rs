@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use corelane_metrics::{SAMPLE_WORDS, Sample, SecurityEvent, ShardState, Totals, cell};
-use corelane_ring::{Drain, EventReader};
-use corelane_rollup::SnapshotAsker;
+use corelane_rollup::SeriesPage;
+use corelane_telemetry::{EventReader, PageRequester, Reader};
 use corelane_tls::DataPortTls;
 
 use crate::events::EventLog;
@@ -18,9 +18,9 @@ pub struct ShardPort {
     /// Where the shard runs.
     pub core: usize,
     /// Samples that the shard flushes.
-    pub samples: Drain<SAMPLE_WORDS>,
+    pub samples: Reader<SAMPLE_WORDS>,
     /// Asks for pages of the shard's series.
-    pub series: SnapshotAsker,
+    pub series: PageRequester<SeriesPage>,
     /// Security events. A full lane loses the oldest; the shard's counter still tells of it.
     pub events: EventReader<SecurityEvent>,
     /// Wakes the shard after a page was asked for.
@@ -55,7 +55,7 @@ pub struct ControlConfig {
     pub data_tls: Option<Arc<DataPortTls>>,
 }
 
-/// Drains every shard's ring and keeps the sums.
+/// Reads every shard's ring and keeps the sums.
 pub struct ControlPlane {
     pub(crate) config: ControlConfig,
     pub(crate) started: Instant,
@@ -65,16 +65,16 @@ pub struct ControlPlane {
     pub(crate) wrong_tokens: Arc<WrongTokens>,
     /// Taken by the thread that asks for series when the control plane begins to serve.
     pub(crate) series: Vec<SeriesPort>,
-    /// Breaks the next drain.
+    /// Breaks the next collection.
     #[cfg(test)]
-    pub(crate) panic_in_drain: Arc<std::sync::atomic::AtomicBool>,
+    pub(crate) panic_in_collection: Arc<std::sync::atomic::AtomicBool>,
 }
 
 struct ShardEnds {
     core: usize,
-    samples: Drain<SAMPLE_WORDS>,
+    samples: Reader<SAMPLE_WORDS>,
     events: EventReader<SecurityEvent>,
-    /// When a drain last found a sample.
+    /// When a collection last found a sample.
     heard: Instant,
 }
 
@@ -87,7 +87,7 @@ impl ControlPlane {
             .into_iter()
             .map(|port| {
                 let ends = ShardEnds { core: port.core, samples: port.samples, events: port.events, heard: started };
-                (ends, SeriesPort { asker: port.series, wake: port.wake })
+                (ends, SeriesPort { pages: port.series, wake: port.wake })
             })
             .unzip();
         Self {
@@ -99,16 +99,16 @@ impl ControlPlane {
             series,
             wrong_tokens: Arc::new(WrongTokens::new()),
             #[cfg(test)]
-            panic_in_drain: Arc::default(),
+            panic_in_collection: Arc::default(),
         }
     }
 
     /// Takes over every sample and security event that the shards have handed out.
-    pub fn drain_once(&mut self) {
+    pub fn collect_once(&mut self) {
         #[cfg(test)]
-        assert!(!self.panic_in_drain.load(std::sync::atomic::Ordering::Relaxed), "a test breaks the drain");
+        assert!(!self.panic_in_collection.load(std::sync::atomic::Ordering::Relaxed), "a test breaks the collection");
         for (shard, ends) in self.shards.iter_mut().enumerate() {
-            let count = ends.samples.drain(|words| {
+            let count = ends.samples.read(|words| {
                 // Words that are no sample would be a fault of ours; they are counted as delivered and change nothing.
                 let sample = Sample::from_words(words);
                 debug_assert!(sample.is_some(), "a shard records whole samples");
@@ -136,10 +136,10 @@ impl ControlPlane {
         self.shards[shard].core
     }
 
-    /// Samples that a shard wrote, and those of them that were overwritten unread, as known after the last drain.
+    /// Samples that a shard wrote, and those of them that were overwritten unread, as known after the last collection.
     pub(crate) fn samples(&self, shard: usize) -> (u64, u64) {
-        let drain = &self.shards[shard].samples;
-        (drain.delivered() + drain.lost(), drain.lost())
+        let samples = &self.shards[shard].samples;
+        (samples.delivered() + samples.lost(), samples.lost())
     }
 
     /// Why the process is not healthy, if it is not.

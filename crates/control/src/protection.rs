@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
-use corelane_tls::{CertificateSource, LoadError, Reloaded, read_file};
+use corelane_files::{LoadError, Reloaded, read_file};
+use corelane_tls::CertificateSource;
 use data_encoding::BASE64_NOPAD;
 use jiff::Timestamp;
 use subtle::ConstantTimeEq;

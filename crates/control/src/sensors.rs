@@ -1,6 +1,6 @@
 //! The live series of every shard, gathered in rounds and answered as JSON.
 //!
-//! A round asks each shard for its series page by page, a few pages in flight, and adds up what several shards know of
+//! A round requests the series of each shard page by page, a few pages in flight, and adds up what several shards know of
 //! one series. It serves every request that was waiting when it began and no other, so an answer never tells less than
 //! the shards knew when it was asked. Nobody asking, there is no round, and nothing is kept between two.
 //!
@@ -17,8 +17,9 @@ use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-use corelane_rollup::{LANE_PAGES, SeriesPage, SeriesView, SnapshotAsker, TEXT_BYTES_MAX};
-use serde::Serialize;
+use corelane_api::{Sensor, Sensors};
+use corelane_rollup::{SeriesPage, SeriesView, TEXT_BYTES_MAX};
+use corelane_telemetry::{LANE_PAGES, PageRequester};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::budget::{Budget, Rendered, SeriesWriter};
@@ -42,7 +43,7 @@ const WAITING_MAX: usize = 64;
 
 /// The control plane's end of one shard's lane of series.
 pub(crate) struct SeriesPort {
-    pub(crate) asker: SnapshotAsker,
+    pub(crate) pages: PageRequester<SeriesPage>,
     pub(crate) wake: Box<dyn Fn() + Send>,
 }
 
@@ -148,11 +149,11 @@ fn render(query: &SensorsQuery, round: &Round, budget: &Budget) -> Result<Render
 pub(crate) struct Series {
     id: Box<str>,
     sensor: Box<str>,
-    stats: Stats,
+    aggregate: Aggregate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Stats {
+struct Aggregate {
     count: u64,
     last: f64,
     last_timestamp: u64,
@@ -161,7 +162,7 @@ struct Stats {
     sum: f64,
 }
 
-impl Stats {
+impl Aggregate {
     fn of(view: &SeriesView<'_>) -> Self {
         let SeriesView { count, last, last_timestamp, min, max, sum, .. } = *view;
         Self { count, last, last_timestamp, min, max, sum }
@@ -178,7 +179,7 @@ impl Stats {
     }
 }
 
-type Merged = HashMap<(Box<str>, Box<str>), Stats>;
+type Merged = HashMap<(Box<str>, Box<str>), Aggregate>;
 
 /// One round over all shards.
 fn gather(ports: &mut [SeriesPort], number: u64) -> Round {
@@ -198,7 +199,7 @@ fn gather(ports: &mut [SeriesPort], number: u64) -> Round {
             Some(_) => sleep(LOOK_INTERVAL),
         }
     }
-    let series = merged.into_iter().map(|((id, sensor), stats)| Series { id, sensor, stats });
+    let series = merged.into_iter().map(|((id, sensor), aggregate)| Series { id, sensor, aggregate });
     Ok(series.collect())
 }
 
@@ -207,13 +208,13 @@ fn gather(ports: &mut [SeriesPort], number: u64) -> Round {
 /// answer selects from that list.
 pub(crate) fn round_bytes_max(series: usize) -> usize {
     let slots = (series + series / 7 + 1).next_power_of_two();
-    let slot = size_of::<((Box<str>, Box<str>), Stats)>() + 1;
+    let slot = size_of::<((Box<str>, Box<str>), Aggregate)>() + 1;
     series * 2 * TEXT_BYTES_MAX + slots * slot * 3 / 2 + series * size_of::<Series>() + selection_bytes_max(series)
 }
 
 /// Of a selection: references to all that matches, in a list that doubles, and the series of the answer.
 fn selection_bytes_max(series: usize) -> usize {
-    2 * series.next_power_of_two() * size_of::<&Series>() + LIMIT_MAX * size_of::<Sensor<'_>>()
+    2 * series.next_power_of_two() * size_of::<&Series>() + LIMIT_MAX * size_of::<Sensor<&str>>()
 }
 
 /// How far one shard is in a round.
@@ -233,12 +234,12 @@ impl ShardRound {
         Self { number, next_index: 0, in_flight: 0, last_seen: false, idle }
     }
 
-    /// Takes the pages that came and asks for the next ones; tells whether the shard has told all.
+    /// Takes the pages that came and requests the next ones; returns whether the shard has told all.
     fn advance(&mut self, port: &mut SeriesPort, merged: &mut Merged) -> bool {
         if self.is_done() {
             return true;
         }
-        while let Some(page) = port.asker.take() {
+        while let Some(page) = port.pages.take() {
             // A page of a round that gave up waiting comes late, and ends here.
             if page.round() != self.number {
                 continue;
@@ -252,7 +253,7 @@ impl ShardRound {
             && let Some(mut page) = self.idle.pop()
         {
             page.reset(self.next_index, self.number);
-            match port.asker.ask(page) {
+            match port.pages.request(page) {
                 Ok(()) => {
                     self.next_index += 1;
                     self.in_flight += 1;
@@ -278,8 +279,11 @@ impl ShardRound {
 
 fn add_page(merged: &mut Merged, page: &SeriesPage) {
     for view in page.iter() {
-        let stats = Stats::of(&view);
-        merged.entry((view.id.into(), view.sensor.into())).and_modify(|known| known.merge(stats)).or_insert(stats);
+        let aggregate = Aggregate::of(&view);
+        merged
+            .entry((view.id.into(), view.sensor.into()))
+            .and_modify(|known| known.merge(aggregate))
+            .or_insert(aggregate);
     }
 }
 
@@ -344,7 +348,7 @@ impl SensorsQuery {
     }
 
     /// The series that match, sorted and cut off.
-    pub(crate) fn select<'a>(&self, series: &'a [Series]) -> SensorsAnswer<'a> {
+    pub(crate) fn select<'a>(&self, series: &'a [Series]) -> Sensors<&'a str> {
         let matches = |series: &&Series| {
             self.id.as_ref().is_none_or(|id| **id == *series.id)
                 && series.sensor.starts_with(&self.prefix)
@@ -353,15 +357,15 @@ impl SensorsQuery {
         let mut found: Vec<&Series> = series.iter().filter(matches).collect();
         found.sort_unstable_by_key(|series| {
             let first = match self.sort {
-                Sort::Count => series.stats.count,
-                Sort::LastTimestamp => series.stats.last_timestamp,
+                Sort::Count => series.aggregate.count,
+                Sort::LastTimestamp => series.aggregate.last_timestamp,
                 Sort::Id => 0,
             };
             (Reverse(first), &series.id, &series.sensor)
         });
         let truncated = found.len() > self.limit;
         found.truncate(self.limit);
-        SensorsAnswer { sensors: found.into_iter().map(Sensor::of).collect(), truncated }
+        Sensors { sensors: found.into_iter().map(told).collect(), truncated }
     }
 }
 
@@ -373,32 +377,10 @@ fn bad_value(name: &str, value: &str, allowed: impl Display) -> String {
     format!("{name}={value:?} is not allowed: {allowed}")
 }
 
-/// The answer of `/api/v1/sensors`.
-#[derive(Debug, Serialize)]
-pub(crate) struct SensorsAnswer<'a> {
-    sensors: Vec<Sensor<'a>>,
-    truncated: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct Sensor<'a> {
-    id: &'a str,
-    sensor: &'a str,
-    count: u64,
-    last: f64,
-    last_timestamp: u64,
-    min: f64,
-    max: f64,
-    /// JSON `null` where the values add up to more than a double holds.
-    mean: f64,
-}
-
-impl<'a> Sensor<'a> {
-    fn of(series: &'a Series) -> Self {
-        let Stats { count, last, last_timestamp, min, max, sum } = series.stats;
-        let mean = sum / count as f64;
-        Self { id: &series.id, sensor: &series.sensor, count, last, last_timestamp, min, max, mean }
-    }
+fn told(series: &Series) -> Sensor<&str> {
+    let Aggregate { count, last, last_timestamp, min, max, sum } = series.aggregate;
+    let mean = sum / count as f64;
+    Sensor { id: &series.id, sensor: &series.sensor, count, last, last_timestamp, min, max, mean }
 }
 
 #[cfg(test)]

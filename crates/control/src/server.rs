@@ -19,10 +19,10 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::budget::Budget;
+use crate::connection::Serving;
 use crate::connections::Connections;
 use crate::hosts::HostRule;
 use crate::http::{Admission, Desks, probe_router, router};
-use crate::peer::Serving;
 use crate::{ControlHandle, ControlPlane, HttpLimits, answers, sensors};
 
 impl ControlPlane {
@@ -46,7 +46,7 @@ async fn serve(
     let (limits, protection) = (plane.config.http, plane.config.protection.clone());
     let (wrong_tokens, budget) = (Arc::clone(&plane.wrong_tokens), Budget::new(plane.totals().shard_count()));
     let (sensors, mut series_ended) = sensors::start(std::mem::take(&mut plane.series), budget.clone())?;
-    let (answers, drainer) = answers::desk(plane, handle.clone(), budget);
+    let (answers, collector) = answers::desk(plane, handle.clone(), budget);
     let (stop, stopping) = watch::channel(false);
     let (end, ended) = oneshot::channel();
     let tls = protection.certificates.clone().map(|source| TlsAcceptor::from(Arc::new(server_config(source, ALPN))));
@@ -68,11 +68,11 @@ async fn serve(
         None => None,
     };
 
-    let mut drainer = tokio::spawn(drainer.run(ended));
+    let mut collector = tokio::spawn(collector.run(ended));
     let mut files = tokio::spawn(protection.keep_fresh(handle.clone()));
     select! {
         never = accept(control?, probe, &handle) => match never {},
-        broken = &mut drainer => return Err(ended_early("drains", broken.err())),
+        broken = &mut collector => return Err(ended_early("reads the rings", broken.err())),
         _ = &mut series_ended => return Err(io::Error::other("the thread that asks for series has ended")),
         broken = &mut files => return Err(ended_early("reads files again", broken.err())),
         () = handle.stopped() => (),
@@ -81,7 +81,7 @@ async fn serve(
     // Answers that take longer are cut off; the process is about to end.
     let _ = timeout(LAST_ANSWERS_MAX, connections.all_closed()).await;
     let _ = end.send(());
-    drainer.await.map_err(|error| ended_early("drains", Some(error)))
+    collector.await.map_err(|error| ended_early("reads the rings", Some(error)))
 }
 
 fn ended_early(what: &str, error: Option<JoinError>) -> io::Error {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use corelane_metrics::{SecurityEvent, SecurityKind};
+use corelane_metrics::{SecurityDetail, SecurityEvent, SecurityKind};
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
@@ -17,7 +17,7 @@ use tokio::time::sleep;
 /// What is known of wrong tokens.
 pub(crate) struct WrongTokens {
     total: AtomicU64,
-    /// For the control plane's next drain.
+    /// For the control plane's next collection.
     events: ArrayQueue<SecurityEvent>,
     /// Locked by the one thread of the runtime, never across an `await`.
     recent: Mutex<Recent>,
@@ -70,7 +70,8 @@ impl WrongTokens {
             recent.reported += 1;
             let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
             let unix_nanos = u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX);
-            self.events.force_push(SecurityEvent { unix_nanos, kind: SecurityKind::WrongToken, peer, detail: 0 });
+            let (kind, detail) = (SecurityKind::WrongToken, SecurityDetail::None);
+            self.events.force_push(SecurityEvent { unix_nanos, kind, peer, detail });
         }
         recent.count(prefix(peer.ip()), now) > FREE
     }

@@ -9,7 +9,7 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use corelane_control::HttpLimits;
-use corelane_metrics::{SecurityEvent, SecurityKind, ShardState, cell};
+use corelane_metrics::{SecurityDetail, SecurityEvent, SecurityKind, ShardState, cell};
 use data_encoding::BASE64;
 use ring::digest::{SHA256, digest};
 use serde_json::json;
@@ -77,9 +77,10 @@ fn a_silent_shard_is_told_by_its_number() {
 fn events_of_all_shards_are_told_newest_first() {
     let server = Server::start(2, HttpLimits::default());
     assert_eq!(server.get("/api/v1/events").json(), json!({ "events": [] }));
-    for (shard, unix_nanos, kind, detail) in
-        [(0, 3_000_000_000, SecurityKind::Oversize, 70_000), (1, 2_000_000_001, SecurityKind::RejectedFrames, 64)]
-    {
+    for (shard, unix_nanos, kind, detail) in [
+        (0, 3_000_000_000, SecurityKind::Oversize, SecurityDetail::DeclaredBytes(70_000)),
+        (1, 2_000_000_001, SecurityKind::RejectedFrames, SecurityDetail::RejectedInARow(64)),
+    ] {
         let peer = "192.0.2.1:5000".parse().unwrap();
         server.shards[shard].events.lock().unwrap().push(SecurityEvent { unix_nanos, kind, peer, detail });
     }

@@ -140,7 +140,7 @@ fn a_scrape_tells_what_was_flushed_before_it() {
     }
 }
 
-/// Answers are shared while many ask, and still none is of a drain that began before it was asked for.
+/// Answers are shared while many ask, and still none is of a collection that began before it was asked for.
 #[test]
 fn a_flood_of_scrapes_changes_no_promise() {
     let server = Server::start(1, HttpLimits::default());

@@ -2,13 +2,12 @@
 //! also when the configuration file changes, certificates of the data port when their files do. The control plane watches
 //! its own files itself.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use corelane_control::ControlHandle;
+use corelane_files::{FileWatch, LoadError};
 use corelane_shard::{AccessRules, Shards};
-use corelane_tls::{DataPortTls, LoadError};
+use corelane_tls::DataPortTls;
 use jiff::Timestamp;
 
 use crate::config::{Config, SettingArgs};
@@ -21,40 +20,34 @@ pub(crate) struct Reloader {
     control: ControlHandle,
     /// Whether not everybody may connect now.
     is_limited: bool,
-    file: Option<PathBuf>,
-    /// Of the file as it was read, and as it was last looked at.
-    read: Stamp,
-    seen: Stamp,
+    /// The configuration file, if there is one.
+    file: FileWatch,
 }
 
 impl Reloader {
-    /// `stamp` was taken before the configuration was read for the first time.
+    /// `file` was made before the configuration was read for the first time.
     pub(crate) fn new(
         flags: SettingArgs,
-        stamp: Stamp,
+        file: FileWatch,
         rules: &AccessRules,
         tls: Option<Arc<DataPortTls>>,
         shards: Shards,
         control: ControlHandle,
     ) -> Self {
-        let file = flags.file();
-        Self { flags, tls, shards, control, is_limited: !rules.allow.is_empty(), file, read: stamp, seen: None }
+        Self { flags, tls, shards, control, is_limited: !rules.allow.is_empty(), file }
     }
 
     /// Whether there are files that could change.
     pub(crate) fn has_files(&self) -> bool {
-        self.file.is_some() || self.tls.is_some()
+        !self.file.paths().is_empty() || self.tls.is_some()
     }
 
-    /// Reads files again that have changed, but not since the last look: half a file may be a valid one, with rules that
-    /// nobody meant.
+    /// Reads files again whose change rests. A configuration file that is gone changes nothing.
     pub(crate) fn reload_if_changed(&mut self) {
         if let Some(outcome) = self.tls.as_ref().and_then(|tls| tls.reload_if_changed()) {
             self.set_tls(outcome);
         }
-        let modified = self.look();
-        let stands_still = modified == std::mem::replace(&mut self.seen, modified);
-        if stands_still && modified.is_some() && modified != self.read {
+        if self.file.has_changed_and_rests() && self.file.paths().iter().all(|file| file.exists()) {
             self.reload();
         }
     }
@@ -83,9 +76,9 @@ impl Reloader {
 
     /// Reads the configuration again and gives the shards its address rules. A bad one changes nothing.
     fn reload(&mut self) {
-        self.read = self.look();
+        self.file.mark_read();
         // A pipe may have been read once; opening it again would wait for a writer, and a stop behind it.
-        if let Some(file) = self.file.as_deref().filter(|file| file.metadata().is_ok_and(|data| !data.is_file())) {
+        if let Some(file) = self.file.paths().iter().find(|file| file.metadata().is_ok_and(|data| !data.is_file())) {
             let file = file.display();
             tracing::error!("{file}: not a regular file, so it cannot be read again; what was set stays");
             return;
@@ -109,16 +102,4 @@ impl Reloader {
             Err(failure) => tracing::error!("the configuration was not read again, what was set stays: {failure}"),
         }
     }
-
-    fn look(&self) -> Stamp {
-        stamp(self.file.as_deref())
-    }
-}
-
-/// When a file was last changed; `None` without one.
-pub(crate) type Stamp = Option<SystemTime>;
-
-/// The stamp of a configuration file.
-pub(crate) fn stamp(file: Option<&Path>) -> Stamp {
-    file?.metadata().ok()?.modified().ok()
 }

@@ -18,12 +18,12 @@ use corelane_command::Failure;
 use corelane_control::{
     Configured, ControlConfig, ControlHandle, ControlPlane, HttpLimits, Protection, ShardPort, TokenSource,
 };
+use corelane_files::{FileWatch, LoadError};
 use corelane_metrics::{Totals, cell};
-use corelane_ring::{event_lane, telemetry_ring};
-use corelane_rollup::snapshot_lane;
 use corelane_shard::limits::SECURITY_EVENTS_MAX;
 use corelane_shard::{AccessRules, Limits, ShardConfig, ShardThread, Shards, TlsConfig};
-use corelane_tls::{CertificateSource, DataPortFiles, DataPortTls, LoadError};
+use corelane_telemetry::{event_lane, page_lane, telemetry_ring};
+use corelane_tls::{CertificateSource, DataPortFiles, DataPortTls};
 use corelane_wire::RejectReason;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{MembarrierCommand, membarrier};
@@ -38,7 +38,7 @@ use crate::doctor;
 use crate::host::{self, Placement, RING_SLOTS, Setup};
 use crate::log;
 use crate::plan::Plan;
-use crate::reload::{self, Reloader};
+use crate::reload::Reloader;
 use crate::sockets::Sockets;
 use crate::takeover::{Offer, Predecessor};
 
@@ -68,7 +68,7 @@ enum Event {
 pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     // The shards' executors use it at every park; registering it takes milliseconds once other threads run.
     let _ = membarrier(MembarrierCommand::RegisterPrivateExpedited);
-    let stamp = reload::stamp(flags.file().as_deref());
+    let file = FileWatch::new(flags.file().into_iter().collect());
     let config = Config::resolve(&flags)?;
     let mut setup = Setup::of(&config)?;
     let shards = setup.placement.data.len();
@@ -104,7 +104,7 @@ pub(crate) fn run(flags: SettingArgs) -> Result<(), Failure> {
     for setting in in_use(config.told, &placement, connections_max, addresses, takeover_path.as_deref()) {
         handle.configure(setting);
     }
-    let mut reloader = Reloader::new(flags, stamp, &rules, data_tls.clone(), shared.clone(), handle.clone());
+    let mut reloader = Reloader::new(flags, file, &rules, data_tls.clone(), shared.clone(), handle.clone());
     let config = ControlConfig {
         version: env!("CARGO_PKG_VERSION"),
         revision: env!("CORELANE_REVISION"),
@@ -233,13 +233,13 @@ fn start_shards(
     let (mut ports, mut threads) = (Vec::new(), Vec::new());
     for (index, (listener, &core)) in listeners.into_iter().zip(&placement.data).enumerate() {
         let (recorder, samples) = telemetry_ring(RING_SLOTS);
-        let (asker, answerer) = snapshot_lane();
+        let (requester, filler) = page_lane();
         let (security, security_reader) = event_lane(SECURITY_EVENTS_MAX);
         let waker = shards.link(index).clone();
         ports.push(ShardPort {
             core,
             samples,
-            series: asker,
+            series: requester,
             events: security_reader,
             wake: Box::new(move || waker.wake()),
         });
@@ -249,7 +249,7 @@ fn start_shards(
             core,
             limits: limits.clone(),
             recorder,
-            series: answerer,
+            series: filler,
             events: security,
             shards: shards.clone(),
             rules: rules.clone(),

@@ -23,7 +23,7 @@ pub use cell::{CELLS, Cell};
 pub use histogram::{BUCKET_COUNT, Histogram, HistogramTotals, bucket_bound_seconds, bucket_index};
 pub use reason::{CloseReason, SecurityKind, ShardState};
 pub use sample::{SAMPLE_WORDS, Sample, SampleValue};
-pub use security::SecurityEvent;
+pub use security::{SecurityDetail, SecurityEvent};
 pub use shard::{RING_SLOTS_MIN, ShardMetrics};
 pub use table::{FAMILIES, Family, Kind, Source};
 pub use totals::Totals;

@@ -1,4 +1,4 @@
-//! Live series per sensor: a bounded table of one shard, and the lane on which the control plane asks for its pages.
+//! Live series per sensor: a bounded table of one shard, and the pages that it is copied into.
 //!
 //! Never allocates after its construction, never locks, never reads a clock, and keeps no text that no live series uses.
 //! What a peer sends decides which series are live, never how much memory they take.
@@ -10,17 +10,14 @@
 //! - `index`: from a hash to a number; the table under both of the above.
 //! - `recency`: the order in which series fell silent.
 //! - [`SeriesPage`] (`page`): a copy of one fixed range of the table, in memory of whoever asks.
-//! - [`snapshot_lane`] (`lane`): how pages travel between the control plane and the shard; neither ever waits.
 #![forbid(unsafe_code)]
 
 mod index;
-mod lane;
 mod page;
 mod recency;
 mod series;
 mod text;
 
-pub use lane::{LANE_PAGES, SnapshotAnswerer, SnapshotAsker, snapshot_lane};
 pub use page::{PAGE_BYTES_MAX, PAGE_SLOTS, SeriesPage, SeriesView};
 pub use series::{Rollup, SERIES_MAX_LIMIT};
 

@@ -1,12 +1,12 @@
 //! A page: a copy of one fixed range of the table's slots, in memory of whoever asks for it.
 //!
-//! Allocates once, in `new`, on the asker's thread; the shard only fills it. A series never moves to another slot, so
-//! the pages of a round, in whatever order they are answered, hold every series that lived through the round once. One
+//! Allocates once, in `new`, on the requester's thread; the shard only fills it. A series never moves to another slot, so
+//! the pages of a round, in whatever order they are filled, hold every series that lived through the round once. One
 //! that was evicted and came back in between may be told twice: the counts before and after are of different points.
 
 use std::ops::Range;
 
-use crate::{TEXT_BYTES_MAX, series::Stats};
+use crate::{TEXT_BYTES_MAX, series::Aggregate};
 
 /// A copy of the series in slots `index * PAGE_SLOTS ..` of a table.
 pub struct SeriesPage {
@@ -19,7 +19,7 @@ pub struct SeriesPage {
     texts: Vec<u8>,
 }
 
-/// One live series, as it was when its page was answered.
+/// One live series, as it was when its page was filled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SeriesView<'a> {
     /// The source.
@@ -41,7 +41,7 @@ pub struct SeriesView<'a> {
 }
 
 struct Entry {
-    stats: Stats,
+    aggregate: Aggregate,
     id_bytes: u16,
     sensor_bytes: u16,
 }
@@ -59,7 +59,7 @@ impl SeriesPage {
         }
     }
 
-    /// Empties the page, so that it can be asked for as number `index` of `round`. The round is echoed, no more.
+    /// Empties the page, so that it can be requested as number `index` of `round`. The round is echoed, no more.
     pub fn reset(&mut self, index: usize, round: u64) {
         (self.index, self.round, self.is_last) = (index, round, false);
         self.entries.clear();
@@ -71,12 +71,12 @@ impl SeriesPage {
         self.index
     }
 
-    /// The round it was asked for.
+    /// The round it was requested for.
     pub fn round(&self) -> u64 {
         self.round
     }
 
-    /// Whether the table had no series in a later page when it answered.
+    /// Whether the table had no series in a later page when this one was filled.
     pub fn is_last(&self) -> bool {
         self.is_last
     }
@@ -89,8 +89,8 @@ impl SeriesPage {
             texts = rest;
             str::from_utf8(text).expect("texts came in as str")
         };
-        self.entries.iter().map(move |Entry { stats, id_bytes, sensor_bytes }| {
-            let Stats { count, last, last_timestamp, min, max, sum } = *stats;
+        self.entries.iter().map(move |Entry { aggregate, id_bytes, sensor_bytes }| {
+            let Aggregate { count, last, last_timestamp, min, max, sum } = *aggregate;
             SeriesView { id: text(*id_bytes), sensor: text(*sensor_bytes), count, last, last_timestamp, min, max, sum }
         })
     }
@@ -100,9 +100,9 @@ impl SeriesPage {
         start..start.saturating_add(PAGE_SLOTS)
     }
 
-    pub(crate) fn push(&mut self, id: &[u8], sensor: &[u8], stats: Stats) {
+    pub(crate) fn push(&mut self, id: &[u8], sensor: &[u8], aggregate: Aggregate) {
         debug_assert!(self.entries.len() < PAGE_SLOTS, "a page is filled once, after its reset");
-        self.entries.push(Entry { stats, id_bytes: id.len() as u16, sensor_bytes: sensor.len() as u16 });
+        self.entries.push(Entry { aggregate, id_bytes: id.len() as u16, sensor_bytes: sensor.len() as u16 });
         self.texts.extend_from_slice(id);
         self.texts.extend_from_slice(sensor);
     }
@@ -113,7 +113,7 @@ impl SeriesPage {
 }
 
 /// Slots a page covers. More would hold the shard's loop up for longer than some microseconds, fewer would make a round
-/// longer: a table of the default 65 536 series takes 128 pages, and at most one is answered a turn of the loop.
+/// longer: a table of the default 65 536 series takes 128 pages, and at most one is filled a turn of the loop.
 pub const PAGE_SLOTS: usize = 512;
 
 /// What `SeriesPage::new` allocates.

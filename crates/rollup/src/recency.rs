@@ -63,7 +63,7 @@ impl Recency {
     }
 }
 
-/// Past every slot number, so `get` answers `None` for it.
+/// Past every slot number, so `get` returns `None` for it.
 const NONE: u32 = u32::MAX;
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ struct Shapes {
 
 /// What is told about a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Stats {
+pub(crate) struct Aggregate {
     pub(crate) count: u64,
     pub(crate) last: f64,
     pub(crate) last_timestamp: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Stats {
 
 #[repr(align(64))]
 struct Series {
-    stats: Stats,
+    aggregate: Aggregate,
     id: Symbol,
     sensor: Symbol,
     /// The tick of the last point, its lower half.
@@ -175,12 +175,14 @@ impl Rollup {
         self.table.evicted
     }
 
-    /// Copies the slots that `page` covers into it.
-    pub(crate) fn fill(&self, page: &mut SeriesPage) {
+    /// Copies the slots that `page` covers into it, over what it held.
+    pub fn fill(&self, page: &mut SeriesPage) {
+        // Its requester may not have emptied it; a filled page has no room for more.
+        page.reset(page.index(), page.round());
         let Table { series, texts, .. } = &self.table;
         let slots = page.slots();
         for series in series.iter().take(slots.end).skip(slots.start) {
-            page.push(texts.bytes(series.id), texts.bytes(series.sensor), series.stats);
+            page.push(texts.bytes(series.id), texts.bytes(series.sensor), series.aggregate);
         }
         page.finish(slots.end >= series.len());
     }
@@ -231,7 +233,7 @@ impl Table {
     #[inline]
     fn add(&mut self, slot: u32, tick: u32, timestamp: u64, value: f64) {
         let series = &mut self.series[slot as usize];
-        series.stats.add(timestamp, value);
+        series.aggregate.add(timestamp, value);
         if series.tick != tick {
             series.tick = tick;
             self.recency.touch(slot);
@@ -269,8 +271,8 @@ impl Table {
             None => self.texts.acquire(id),
         };
         let sensor = self.texts.acquire(sensor);
-        let stats = Stats::EMPTY;
-        let series = Series { stats, id, sensor, tick, follower: u32::MAX };
+        let aggregate = Aggregate::EMPTY;
+        let series = Series { aggregate, id, sensor, tick, follower: u32::MAX };
         let slot = if self.series.len() < self.series_max {
             self.series.push(series);
             self.recency.push();
@@ -312,9 +314,9 @@ impl Shapes {
     }
 }
 
-impl Stats {
-    const EMPTY: Stats =
-        Stats { count: 0, last: 0.0, last_timestamp: 0, min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0 };
+impl Aggregate {
+    const EMPTY: Aggregate =
+        Aggregate { count: 0, last: 0.0, last_timestamp: 0, min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0 };
 
     fn add(&mut self, timestamp: u64, value: f64) {
         self.count += 1;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use corelane_metrics::{CloseReason, SecurityKind, cell};
+use corelane_metrics::{CloseReason, SecurityDetail, SecurityKind, cell};
 use ipnet::IpNet;
 
 use crate::address_table::Entry;
@@ -100,7 +100,7 @@ impl<K: Kernel> Shard<K> {
 
     fn refuse(&mut self, socket: &K::Socket, kind: SecurityKind) {
         self.core.pipeline.metrics.add(cell::connections_closed(CloseReason::Refused), 1);
-        self.note_security(kind, 0, || socket.peer_address());
+        self.note_security(kind, SecurityDetail::None, || socket.peer_address());
     }
 }
 

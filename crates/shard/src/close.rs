@@ -1,6 +1,6 @@
 //! How one connection ends: answers, the last frame, our FIN, and a patient moment before the socket is closed.
 
-use corelane_metrics::{CloseReason, SecurityKind, cell};
+use corelane_metrics::{CloseReason, SecurityDetail, SecurityKind, cell};
 use corelane_wire::{Answer, encode_closing};
 
 use crate::connection::Broken;
@@ -13,10 +13,9 @@ use crate::shard::Shard;
 impl<K: Kernel> Shard<K> {
     /// Closes a connection for a reason that says everything.
     pub(crate) fn close(&mut self, slot: usize, reason: CloseReason) {
-        let partial = |peer: &mut Peer<K::Socket>| peer.partial_bytes() as u64;
-        let detail = match reason {
-            CloseReason::FrameTimeout => self.peers.get_mut(slot).map_or(0, partial),
-            _ => 0,
+        let detail = match (reason, self.peers.get_mut(slot)) {
+            (CloseReason::FrameTimeout, Some(peer)) => SecurityDetail::PartialFrameBytes(peer.partial_bytes() as u32),
+            _ => SecurityDetail::None,
         };
         self.close_broken(slot, Broken { reason, detail });
     }
@@ -58,7 +57,7 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// A close that is a security event, too.
-    fn note_breach(&mut self, slot: usize, reason: CloseReason, detail: u64) {
+    fn note_breach(&mut self, slot: usize, reason: CloseReason, detail: SecurityDetail) {
         let kind = match reason {
             CloseReason::Oversize => SecurityKind::Oversize,
             CloseReason::RejectedFrames => SecurityKind::RejectedFrames,
@@ -196,13 +195,15 @@ fn is_told(reason: CloseReason) -> bool {
 }
 
 /// The `error` text of the last frame.
-fn explain(reason: CloseReason, detail: u64, decided: Answer) -> String {
-    match reason {
-        CloseReason::Oversize => format!(
-            "frame {} declares {detail} bytes of payload; at most {} are accepted",
+fn explain(reason: CloseReason, detail: SecurityDetail, decided: Answer) -> String {
+    if let SecurityDetail::DeclaredBytes(bytes) = detail {
+        return format!(
+            "frame {} declares {bytes} bytes of payload; at most {} are accepted",
             decided.committed + decided.rejected,
             corelane_wire::MAX_FRAME_SIZE
-        ),
+        );
+    }
+    match reason {
         CloseReason::RejectedFrames => {
             format!(
                 "{REJECTED_RUN_MAX} frames were rejected with no accepted one between; check the schema of the events"

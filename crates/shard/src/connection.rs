@@ -4,7 +4,7 @@
 //! was received, copies nothing of it and allocates nothing. Knows no clock, so a test can feed it every cut and every order
 //! there is.
 
-use corelane_metrics::CloseReason;
+use corelane_metrics::{CloseReason, SecurityDetail};
 use corelane_pool::{BufferPool, PooledBuffer};
 use corelane_wire::{Answer, Hint, MAX_FRAME_SIZE, Padded, RejectReason, SLACK_BYTES, Step, encode_answer, next_step};
 
@@ -55,7 +55,7 @@ struct Progress {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// All of it: the start of a partial frame is kept elsewhere.
-    Drained(PooledBuffer),
+    Emptied(PooledBuffer),
     /// The turn's budget is used up: bytes are left.
     Paused(Received),
     /// Frames after the offence are not looked at.
@@ -66,7 +66,7 @@ pub(crate) enum Outcome {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Broken {
     pub(crate) reason: CloseReason,
-    pub(crate) detail: u64,
+    pub(crate) detail: SecurityDetail,
 }
 
 impl Connection {
@@ -74,7 +74,7 @@ impl Connection {
     pub(crate) fn serve(&mut self, mut received: Received, core: &mut Core) -> Outcome {
         let outcome = match self.partial.resume(&mut received, &core.pool) {
             Resumed::InPlace => self.serve_in_place(received, core),
-            Resumed::NeedsMore => Outcome::Drained(received.buffer),
+            Resumed::NeedsMore => Outcome::Emptied(received.buffer),
             Resumed::Whole { mut kept, payload_bytes } => {
                 let rest = payload_bytes - kept.bytes().len();
                 let whole = kept.complete(&received.unread()[..rest], &mut core.scratch);
@@ -107,12 +107,12 @@ impl Connection {
                     if !unread.is_empty() {
                         self.partial.keep(unread, frame_bytes, &core.pool);
                     }
-                    return Outcome::Drained(received.buffer);
+                    return Outcome::Emptied(received.buffer);
                 }
                 Step::Oversize { declared_bytes } => {
                     core.pipeline.reject(RejectReason::Oversize);
                     self.progress.reject();
-                    let detail = u64::from(declared_bytes);
+                    let detail = SecurityDetail::DeclaredBytes(declared_bytes);
                     return Outcome::Broken(Broken { reason: CloseReason::Oversize, detail });
                 }
             }
@@ -185,7 +185,8 @@ impl Progress {
                 if self.rejected_run < REJECTED_RUN_MAX {
                     return Ok(());
                 }
-                Err(Broken { reason: CloseReason::RejectedFrames, detail: u64::from(self.rejected_run) })
+                let detail = SecurityDetail::RejectedInARow(self.rejected_run);
+                Err(Broken { reason: CloseReason::RejectedFrames, detail })
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The data plane on one core: sockets in, counted events out.
 //!
 //! Owns a listener, a receive ring, a buffer pool and every number it counts; shares none of them. Never takes a lock,
-//! never waits for whoever observes it, never answers a request of the control plane but by filling a page it was handed.
+//! never waits for whoever observes it, never serves a request of the control plane but by filling a page it was handed.
 //! The only crate that knows glommio and io_uring.
 //!
 //! Reading order:
@@ -11,7 +11,7 @@
 //! - `tls` and `partial_record`: what comes before, where connections are encrypted; `handshakes`: how many of these
 //!   begin at once;
 //! - `shard`: one turn of the loop, from completions to the buffers' way home; `peer` is a connection with its socket;
-//!   `supply`: who receives into which memory; `eviction`: who has to go when it is short; `moderation`: what one turn makes of
+//!   `supply`: who receives into which memory; `eviction`: who has to go when it is short; `coalescing`: what one turn makes of
 //!   the next;
 //! - `close`, `sweep`, `drain`: how connections end: one by one, by a clock, all at once;
 //! - [`kernel`]: what a shard asks of the world outside; `receive_ring`, `buffer_ring`, `sockets`, `window`: the real one, on
@@ -24,6 +24,7 @@ mod admission;
 mod buffer_ring;
 mod clock;
 mod close;
+mod coalescing;
 mod connection;
 mod drain;
 mod eviction;
@@ -35,7 +36,6 @@ pub mod kernel;
 pub mod limits;
 mod link;
 mod listener;
-mod moderation;
 pub mod needs;
 mod output;
 mod parker;

@@ -130,7 +130,7 @@ pub const SUBMIT_ATTEMPTS: usize = 4096;
 /// Entries of the completion queue, 16 bytes each. What does not fit waits in the kernel.
 pub const COMPLETIONS: u32 = 8192;
 
-/// Moderation: a turn starts at so many completions, or after [`TURN_WAIT`], whichever is first. One turn for several
+/// Coalescing: a turn starts at so many completions, or after [`TURN_WAIT`], whichever is first. One turn for several
 /// frames halves the cost of a paced load; the wait bounds what it adds to a frame's latency. As many as there are lent
 /// buffers: with 2 000 connections of four frames a write that gave a sixth more than 16.
 pub const TURN_COMPLETIONS: usize = LENT_BUFFERS_MAX;

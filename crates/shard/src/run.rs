@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use corelane_metrics::{SAMPLE_WORDS, SecurityEvent};
-use corelane_ring::{EventWriter, Recorder};
-use corelane_rollup::SnapshotAnswerer;
+use corelane_rollup::SeriesPage;
+use corelane_telemetry::{EventWriter, PageFiller, Recorder};
 use glommio::timer::sleep;
 use glommio::{CpuSet, ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
@@ -32,8 +32,8 @@ pub struct ShardConfig<S = OwnedFd> {
     pub limits: Limits,
     /// The writing end of its TelemetryRing.
     pub recorder: Recorder<SAMPLE_WORDS>,
-    /// Its end of the lane for live series.
-    pub series: SnapshotAnswerer,
+    /// Its end of the lane for pages of live series.
+    pub series: PageFiller<SeriesPage>,
     /// Where its security events go; the oldest are overwritten.
     pub events: EventWriter<SecurityEvent>,
     /// It and all others: how it is woken and stopped, how many connections each has.

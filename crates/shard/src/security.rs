@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use corelane_metrics::{SecurityEvent, SecurityKind, cell};
+use corelane_metrics::{SecurityDetail, SecurityEvent, SecurityKind, cell};
 
 use crate::clock::{Instant, unix_nanoseconds};
 use crate::kernel::Kernel;
@@ -30,7 +30,12 @@ impl SecurityLog {
 
 impl<K: Kernel> Shard<K> {
     /// Counts a security event, and tells of it unless a flood of its kind is under way. Asks for the address only then.
-    pub(crate) fn note_security(&mut self, kind: SecurityKind, detail: u64, peer: impl FnOnce() -> SocketAddr) {
+    pub(crate) fn note_security(
+        &mut self,
+        kind: SecurityKind,
+        detail: SecurityDetail,
+        peer: impl FnOnce() -> SocketAddr,
+    ) {
         self.core.pipeline.metrics.add(cell::security_events(kind), 1);
         if self.security_log.may_tell(kind, self.now) {
             let event = SecurityEvent { unix_nanos: unix_nanoseconds(), kind, peer: peer(), detail };

@@ -12,13 +12,13 @@ use corelane_pool::BufferPool;
 
 use crate::admission::AccessRules;
 use crate::clock::Instant;
+use crate::coalescing::TurnLoad;
 use crate::connection::{Core, Outcome, SCRATCH_BYTES};
 use crate::drain::Drain;
 use crate::handshakes::Handshakes;
 use crate::inbox::{InboxTable, Received};
 use crate::kernel::{Completion, Kernel};
 use crate::limits::{ACCEPT_RETRY, CLOSING_MAX, FLUSH_EVERY, TICK, TURN_WAIT, UNREAD_ANSWER_BYTES_MAX};
-use crate::moderation::TurnLoad;
 use crate::peer::{PeerTable, Phase, Receiving};
 use crate::pipeline::Pipeline;
 use crate::run::ShardConfig;
@@ -142,7 +142,7 @@ impl<K: Kernel> Shard<K> {
         self.serve_handshakes();
         self.refill();
         busy |= self.is_runnable();
-        busy |= self.answer_series();
+        busy |= self.fill_series_page();
         if self.is_asked_to_stop() {
             self.advance_drain();
         }
@@ -252,7 +252,7 @@ impl<K: Kernel> Shard<K> {
             self.core.pipeline.metrics.observe(Histogram::INGEST_LATENCY, latency, decided);
         }
         match outcome {
-            Ok(Outcome::Drained(_)) => {}
+            Ok(Outcome::Emptied(_)) => {}
             Ok(Outcome::Paused(received)) => self.inboxes.push_front(&mut peer.inbox, received),
             Ok(Outcome::Broken(broken)) => return self.close_broken(slot, broken),
             Err(_) => return self.close(slot, CloseReason::Panic),
@@ -354,9 +354,9 @@ impl<K: Kernel> Shard<K> {
         self.flush();
     }
 
-    /// Fills a page of live series, if one was asked for; tells whether it did.
-    pub fn answer_series(&mut self) -> bool {
-        self.config.series.answer(&self.core.pipeline.rollup)
+    /// Fills a page of live series, if one was requested; tells whether it did.
+    pub fn fill_series_page(&mut self) -> bool {
+        self.config.series.fill_next(|page| self.core.pipeline.rollup.fill(page))
     }
 
     /// Its kernel.

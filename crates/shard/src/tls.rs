@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use corelane_metrics::CloseReason;
+use corelane_metrics::{CloseReason, SecurityDetail};
 use corelane_pool::BufferPool;
 use corelane_tls::{Handshake, Opened, Records, ServerConfig, TlsFault, record_bytes};
 
@@ -36,7 +36,7 @@ pub(crate) struct Tls {
     records: u64,
     /// The address as which it counts among the shard's handshakes under way.
     pub(crate) place: Option<IpAddr>,
-    /// Whether the peer has said hello and was answered.
+    /// Whether the peer has said hello and got ours.
     pub(crate) has_answered: bool,
 }
 
@@ -171,7 +171,14 @@ impl Tls {
     /// The fault that ends the connection once all data in front of it is decided.
     pub(crate) fn fault(&self) -> Option<Broken> {
         match self.end {
-            Some(End::Fault(fault)) => Some(Broken { reason: CloseReason::Tls, detail: fault.code() }),
+            Some(End::Fault(fault)) => {
+                let detail = match fault {
+                    TlsFault::NotTls => SecurityDetail::NotTls,
+                    TlsFault::AlertSent(alert) => SecurityDetail::AlertSent(alert),
+                    TlsFault::AlertReceived(alert) => SecurityDetail::AlertReceived(alert),
+                };
+                Some(Broken { reason: CloseReason::Tls, detail })
+            }
             _ => None,
         }
     }
@@ -187,13 +194,13 @@ impl<S> Peer<S> {
         }
         let cut = received.cut.clone().unwrap_or_default();
         let outcome = match received.unread().is_empty() {
-            true => Outcome::Drained(received.buffer),
+            true => Outcome::Emptied(received.buffer),
             false => self.connection.serve(received, core),
         };
         if self.connection.partial_number() != partial {
             tls.frame_from = tls.receive_from;
         }
-        if let Outcome::Drained(buffer) = &outcome {
+        if let Outcome::Emptied(buffer) = &outcome {
             tls.partial.keep(&buffer[cut], &core.pool);
         }
         outcome

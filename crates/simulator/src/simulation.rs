@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use corelane_metrics::{CloseReason, SAMPLE_WORDS, Sample, Totals, cell};
-use corelane_ring::{Drain, event_lane, telemetry_ring};
-use corelane_rollup::{SeriesPage, SnapshotAsker, snapshot_lane};
+use corelane_rollup::SeriesPage;
 use corelane_shard::kernel::Instant;
 use corelane_shard::limits::{LINGER, POOL_BUFFERS_MIN, QUIET_AFTER, SECURITY_EVENTS_MAX};
 use corelane_shard::{AccessRules, Allocations, Limits, Shard, ShardConfig, Shards, TlsLimits};
+use corelane_telemetry::{PageRequester, Reader, event_lane, page_lane, telemetry_ring};
 use corelane_testkit::Random;
 use corelane_wire::RejectReason;
 
@@ -110,8 +110,8 @@ struct Simulation {
 /// A shard, and the loop that drives it.
 struct Host {
     shard: Shard<SimKernel>,
-    samples: Drain<SAMPLE_WORDS>,
-    series: SnapshotAsker,
+    samples: Reader<SAMPLE_WORDS>,
+    series: PageRequester<SeriesPage>,
     last_work: Instant,
     is_asleep: bool,
     /// After sleep the first look does not wait.
@@ -274,7 +274,7 @@ impl Simulation {
         network.pass(time);
         drop(network);
         let totals = &mut self.totals;
-        self.hosts[host].samples.drain(|words| {
+        self.hosts[host].samples.read(|words| {
             totals.apply(host, Sample::from_words(words).expect("a shard records samples"));
         });
         Ok(())
@@ -350,9 +350,9 @@ impl Simulation {
             let mut page = Box::new(SeriesPage::new());
             for index in 0.. {
                 page.reset(index, 0);
-                host.series.ask(page).map_err(|_| "a page is refused")?;
-                host.shard.answer_series();
-                page = host.series.take().ok_or("a page is not answered")?;
+                host.series.request(page).map_err(|_| "a page is refused")?;
+                host.shard.fill_series_page();
+                page = host.series.take().ok_or("a page is not filled")?;
                 for series in page.iter() {
                     let sensors = found.entry(series.id.to_owned()).or_default();
                     let (count, last, min, max, sum) = (series.count, series.last, series.min, series.max, series.sum);
@@ -395,13 +395,13 @@ impl Simulation {
 impl Host {
     fn new(index: usize, limits: &Limits, shards: &Shards<SimSocket>, network: &SharedNetwork) -> Self {
         let (recorder, samples) = telemetry_ring(16_384);
-        let (series, answerer) = snapshot_lane();
+        let (series, filler) = page_lane();
         let config = ShardConfig {
             index,
             core: index,
             limits: limits.clone(),
             recorder,
-            series: answerer,
+            series: filler,
             events: event_lane(SECURITY_EVENTS_MAX).0,
             shards: shards.clone(),
             rules: AccessRules::default(),

@@ -1,9 +1,10 @@
-//! The certificate that handshakes are answered with.
+//! The certificate that handshakes present.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use corelane_files::{LoadError, Reloaded, read_file};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -11,8 +12,6 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ConfigBuilder, Error, InconsistentKeys, ServerConfig, WantsVerifier};
 use x509_parser::parse_x509_certificate;
-
-use crate::{LoadError, Reloaded, read_file};
 
 /// A chain of certificates and its key, from two PEM files that are read again when they change.
 pub struct CertificateSource {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use corelane_files::{LoadError, Reloaded, read_file};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -14,7 +15,6 @@ use rustls::{
 };
 
 use crate::certificates::{certified, config_builder, provider, without_resumption};
-use crate::{LoadError, Reloaded, read_file};
 
 /// The configuration that handshakes begin with, from files that are read again when they change.
 #[derive(Debug)]

@@ -2,23 +2,24 @@
 
 use rustls::{AlertDescription, Error};
 
-/// What ended TLS with a peer: an alert (RFC 8446 section 6) that was due to it, or that it sent.
+/// What ended TLS with a peer. Alerts are by their number (RFC 8446 section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TlsFault {
-    alert: u8,
-    is_received: bool,
+pub enum TlsFault {
+    /// The bytes are not TLS.
+    NotTls,
+    /// The peer broke a rule, and this alert was due to it.
+    AlertSent(u8),
+    /// The peer sent this alert.
+    AlertReceived(u8),
 }
 
 impl TlsFault {
-    /// The bytes are none of TLS. Alert 0 is close_notify, which is no fault, so the number is free.
-    pub const NOT_TLS: Self = Self { alert: 0, is_received: false };
-
     pub(crate) fn sent(alert: AlertDescription) -> Self {
-        Self { alert: alert.into(), is_received: false }
+        Self::AlertSent(alert.into())
     }
 
     pub(crate) fn received(alert: AlertDescription) -> Self {
-        Self { alert: alert.into(), is_received: true }
+        Self::AlertReceived(alert.into())
     }
 
     pub(crate) fn of(error: &Error) -> Self {
@@ -39,17 +40,12 @@ impl TlsFault {
         })
     }
 
-    /// What is sent in answer to it: nothing to a peer that told it.
+    /// The alert that is due to the peer, which needs none after its own.
     pub(crate) fn alert(self) -> Option<AlertDescription> {
         match self {
-            Self { is_received: true, .. } => None,
-            Self::NOT_TLS => Some(AlertDescription::UnexpectedMessage),
-            Self { alert, .. } => Some(alert.into()),
+            Self::NotTls => Some(AlertDescription::UnexpectedMessage),
+            Self::AlertSent(alert) => Some(alert.into()),
+            Self::AlertReceived(_) => None,
         }
-    }
-
-    /// The alert's number, plus 256 when it came from the peer.
-    pub fn code(self) -> u64 {
-        u64::from(self.alert) + if self.is_received { 256 } else { 0 }
     }
 }

@@ -41,10 +41,10 @@ pub fn record_bytes(bytes: &[u8]) -> Result<Option<usize>, TlsFault> {
     match bytes.first() {
         None => return Ok(None),
         Some(20..=23) => {}
-        Some(_) => return Err(TlsFault::NOT_TLS),
+        Some(_) => return Err(TlsFault::NotTls),
     }
     if bytes.get(1).is_some_and(|&major| major != 3) {
-        return Err(TlsFault::NOT_TLS);
+        return Err(TlsFault::NotTls);
     }
     let &[_, _, _, high, low, ..] = bytes else { return Ok(None) };
     let total = RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
@@ -153,7 +153,7 @@ impl Records {
         Ok(())
     }
 
-    /// Appends our last record to `out`: the alert that a fault is answered with, else close_notify. Nothing may be sealed
+    /// Appends our last record to `out`: the alert that a fault calls for, else close_notify. Nothing may be sealed
     /// after it.
     ///
     /// # Errors

@@ -1,15 +1,13 @@
 //! `corelane top`: a server's lanes in a terminal, from the JSON of its control port.
 //!
 //! One thread asks, this one draws and listens to keys; neither waits for the other. In reading order: `asker`,
-//! `told` (what is answered), `rates` (what happened between two answers), `state` (everything that is shown), `screen`
-//! (how), `text` (numbers).
+//! `rates` (what happened between two answers), `state` (everything that is shown), `screen` (how), `text` (numbers).
 
 mod asker;
 mod rates;
 mod screen;
 mod state;
 mod text;
-mod told;
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;

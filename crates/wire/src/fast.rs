@@ -1,6 +1,6 @@
 //! The three ways to one answer: a match with a skeleton, the predicted walk, the general walk.
 //!
-//! Each way but the last gives up rather than decide that a payload is refused, so which one answered shows in nothing
+//! Each way but the last gives up rather than decide that a payload is refused, so which one decided shows in nothing
 //! but the time it took and the event's [`Shape`].
 #![allow(unsafe_code, reason = "texts that a walk or a match has vouched for are not checked again")]
 

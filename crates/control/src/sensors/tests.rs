@@ -1,10 +1,11 @@
-use corelane_rollup::{Rollup, SnapshotAnswerer, snapshot_lane};
+use corelane_rollup::Rollup;
+use corelane_telemetry::{PageFiller, page_lane};
 
 use super::*;
 
 fn series(id: &str, sensor: &str, count: u64, last_timestamp: u64) -> Series {
-    let stats = Stats { count, last: 1.5, last_timestamp, min: 1.0, max: 2.0, sum: 1.5 * count as f64 };
-    Series { id: id.into(), sensor: sensor.into(), stats }
+    let aggregate = Aggregate { count, last: 1.5, last_timestamp, min: 1.0, max: 2.0, sum: 1.5 * count as f64 };
+    Series { id: id.into(), sensor: sensor.into(), aggregate }
 }
 
 fn parse(query: &[(&str, &str)]) -> Result<SensorsQuery, String> {
@@ -54,15 +55,15 @@ fn a_bad_query_is_told_what_is_allowed() {
 
 struct FakeShard {
     rollup: Rollup,
-    answerer: SnapshotAnswerer,
+    filler: PageFiller<SeriesPage>,
 }
 
 fn fake_shard(series_max: usize) -> (SeriesPort, FakeShard) {
-    let (asker, answerer) = snapshot_lane();
-    (SeriesPort { asker, wake: Box::new(|| ()) }, FakeShard { rollup: Rollup::new(series_max), answerer })
+    let (pages, filler) = page_lane();
+    (SeriesPort { pages, wake: Box::new(|| ()) }, FakeShard { rollup: Rollup::new(series_max), filler })
 }
 
-/// Looks at every shard in turn until the round has all, with one page answered a look.
+/// Looks at every shard in turn until the round has all, with one page filled a look.
 fn round_over(ports: &mut [SeriesPort], shards: &mut [FakeShard], number: u64) -> Merged {
     let mut merged = Merged::new();
     let mut rounds: Vec<_> = ports.iter().map(|_| ShardRound::new(number)).collect();
@@ -73,7 +74,7 @@ fn round_over(ports: &mut [SeriesPort], shards: &mut [FakeShard], number: u64) -
             return merged;
         }
         for shard in shards.iter_mut() {
-            shard.answerer.answer(&shard.rollup);
+            shard.filler.fill_next(|page| shard.rollup.fill(page));
         }
     }
     panic!("the round never ended");
@@ -90,9 +91,9 @@ fn a_round_finds_every_series_of_tables_of_any_size() {
         for number in 1..3 {
             let merged = round_over(&mut ports, &mut shards, number);
             assert_eq!(merged.len(), count, "round {number}");
-            assert!(merged.values().all(|stats| stats.count == 1), "no series is told twice");
+            assert!(merged.values().all(|aggregate| aggregate.count == 1), "no series is told twice");
         }
-        assert!(ports[0].asker.take().is_none(), "no page is left behind");
+        assert!(ports[0].pages.take().is_none(), "no page is left behind");
     }
 }
 
@@ -105,7 +106,7 @@ fn series_of_two_shards_are_added_up() {
     shards[1].rollup.record(0, "pump", 20, [("rpm", 9.0)].into_iter());
     let merged = round_over(&mut ports, &mut shards, 1);
     let rpm = merged[&("pump".into(), "rpm".into())];
-    assert_eq!(rpm, Stats { count: 3, last: 2.0, last_timestamp: 30, min: 2.0, max: 9.0, sum: 15.0 });
+    assert_eq!(rpm, Aggregate { count: 3, last: 2.0, last_timestamp: 30, min: 2.0, max: 9.0, sum: 15.0 });
     assert_eq!(merged.len(), 2);
 }
 

@@ -10,7 +10,7 @@ use crate::{ControlConfig, HttpLimits, MemoryUse, Protection};
 struct Running {
     address: SocketAddr,
     handle: ControlHandle,
-    panic_in_drain: Arc<AtomicBool>,
+    panic_in_collection: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<Totals>>,
 }
 
@@ -26,14 +26,14 @@ fn start(memory: fn() -> MemoryUse) -> Running {
         data_tls: None,
     };
     let plane = ControlPlane::new(config, Vec::new());
-    let panic_in_drain = Arc::clone(&plane.panic_in_drain);
+    let panic_in_collection = Arc::clone(&plane.panic_in_collection);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, handle) = (listener.local_addr().unwrap(), ControlHandle::new());
     let thread = spawn({
         let handle = handle.clone();
         move || plane.run(listener, None, handle)
     });
-    Running { address, handle, panic_in_drain, thread }
+    Running { address, handle, panic_in_collection, thread }
 }
 
 /// The answer, or what came of it before the connection ended.
@@ -109,11 +109,11 @@ fn a_panic_in_writing_an_answer_costs_that_answer_alone() {
 }
 
 #[test]
-fn a_panic_in_a_drain_ends_the_control_plane_with_an_error() {
+fn a_panic_in_a_collection_ends_the_control_plane_with_an_error() {
     let running = start(MemoryUse::default);
     let mut idle = TcpStream::connect(running.address).unwrap();
     assert!(get(&mut idle, "/healthz").starts_with("HTTP/1.1 200 "));
-    running.panic_in_drain.store(true, Ordering::Relaxed);
+    running.panic_in_collection.store(true, Ordering::Relaxed);
     // Whether anybody asks or not.
     let deadline = Instant::now() + Duration::from_secs(20);
     while !running.thread.is_finished() {
@@ -121,6 +121,6 @@ fn a_panic_in_a_drain_ends_the_control_plane_with_an_error() {
         sleep(Duration::from_millis(5));
     }
     let error = running.thread.join().expect("the thread itself ends in order").unwrap_err().to_string();
-    assert!(error.contains("drains") && error.contains("panicked"), "{error}");
+    assert!(error.contains("reads the rings") && error.contains("panicked"), "{error}");
     assert_eq!(get(&mut idle, "/healthz"), "");
 }

@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use corelane_control::{ControlConfig, ControlHandle, ControlPlane, HttpLimits, MemoryUse, Protection, ShardPort};
 use corelane_metrics::{RING_SLOTS_MIN, SecurityEvent, ShardMetrics, ShardState, Totals};
-use corelane_ring::{EventWriter, Recorder, event_lane, telemetry_ring};
-use corelane_rollup::{Rollup, SnapshotAnswerer, snapshot_lane};
+use corelane_rollup::{Rollup, SeriesPage};
+use corelane_telemetry::{EventWriter, PageFiller, Recorder, event_lane, page_lane, telemetry_ring};
 
 /// What a shard's thread owns.
 pub(crate) struct Data {
     pub(crate) metrics: ShardMetrics,
     pub(crate) rollup: Rollup,
     pub(crate) recorder: Recorder<3>,
-    answerer: SnapshotAnswerer,
+    filler: PageFiller<SeriesPage>,
     /// Neither flushes nor answers.
     pub(crate) stuck: bool,
 }
@@ -135,9 +135,9 @@ impl Drop for Server {
 
 fn fake_shard() -> (ShardPort, FakeShard) {
     let (recorder, samples) = telemetry_ring(RING_SLOTS_MIN);
-    let (series, answerer) = snapshot_lane();
+    let (series, filler) = page_lane();
     let (metrics, rollup) = (ShardMetrics::new(), Rollup::new(65_536));
-    let data = Arc::new(Mutex::new(Data { metrics, rollup, recorder, answerer, stuck: false }));
+    let data = Arc::new(Mutex::new(Data { metrics, rollup, recorder, filler, stuck: false }));
     let (events, security) = event_lane(64);
     let wakes = Arc::new(AtomicUsize::new(0));
     let wake = Box::new({
@@ -151,9 +151,9 @@ fn fake_shard() -> (ShardPort, FakeShard) {
     spawn(move || {
         while let Some(data) = weak.upgrade() {
             let mut data = data.lock().unwrap();
-            let Data { rollup, answerer, stuck, .. } = &mut *data;
+            let Data { rollup, filler, stuck, .. } = &mut *data;
             if !*stuck {
-                while answerer.answer(rollup) {}
+                while filler.fill_next(|page| rollup.fill(page)) {}
                 turn += 1;
                 if turn % 20 == 0 {
                     data.flush();

@@ -3,15 +3,15 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{PAGE_SLOTS, SeriesView, snapshot_lane};
+use crate::{PAGE_SLOTS, SeriesView};
 
 type Key = (String, String);
 
-/// The same answers from a plain map, searched for the oldest at every eviction.
+/// The same table as a plain map, searched for the oldest at every eviction.
 #[derive(Default)]
 struct Model {
     /// By (id, sensor): what is told, and when it was last touched, as the tick and how many series were before it in it.
-    series: HashMap<Key, (Stats, (u64, usize))>,
+    series: HashMap<Key, (Aggregate, (u64, usize))>,
     evicted: u64,
 }
 
@@ -27,13 +27,13 @@ impl Model {
             // The contract leaves the order within one tick open; the table goes by the first touch in it.
             let place = self.series.values().filter(|(_, (other, _))| *other == tick).map(|(_, (_, place))| place + 1);
             let place = place.max().unwrap_or(0);
-            let (stats, touched) = self.series.entry(key).or_insert((Stats::EMPTY, (tick, place)));
-            stats.count += 1;
-            stats.sum += value;
-            stats.min = stats.min.min(*value);
-            stats.max = stats.max.max(*value);
-            if stats.count == 1 || timestamp >= stats.last_timestamp {
-                (stats.last, stats.last_timestamp) = (*value, timestamp);
+            let (aggregate, touched) = self.series.entry(key).or_insert((Aggregate::EMPTY, (tick, place)));
+            aggregate.count += 1;
+            aggregate.sum += value;
+            aggregate.min = aggregate.min.min(*value);
+            aggregate.max = aggregate.max.max(*value);
+            if aggregate.count == 1 || timestamp >= aggregate.last_timestamp {
+                (aggregate.last, aggregate.last_timestamp) = (*value, timestamp);
             }
             if touched.0 != tick {
                 *touched = (tick, place);
@@ -41,22 +41,20 @@ impl Model {
         }
     }
 
-    fn stats(&self) -> HashMap<Key, Stats> {
-        self.series.iter().map(|(key, (stats, _))| (key.clone(), *stats)).collect()
+    fn aggregates(&self) -> HashMap<Key, Aggregate> {
+        self.series.iter().map(|(key, (aggregate, _))| (key.clone(), *aggregate)).collect()
     }
 }
 
 /// What pages tell of the whole table; a series told twice fails.
-fn stats(rollup: &Rollup) -> HashMap<Key, Stats> {
-    let (asker, mut answerer) = snapshot_lane();
-    let (mut page, mut all) = (Box::new(SeriesPage::new()), HashMap::new());
+fn aggregates(rollup: &Rollup) -> HashMap<Key, Aggregate> {
+    let (mut page, mut all) = (SeriesPage::new(), HashMap::new());
     for index in 0.. {
         page.reset(index, 0);
-        assert!(asker.ask(page).is_ok() && answerer.answer(rollup));
-        page = asker.take().unwrap();
+        rollup.fill(&mut page);
         for SeriesView { id, sensor, count, last, last_timestamp, min, max, sum } in page.iter() {
-            let stats = Stats { count, last, last_timestamp, min, max, sum };
-            assert_eq!(all.insert((id.to_owned(), sensor.to_owned()), stats), None, "{id} {sensor} is told once");
+            let aggregate = Aggregate { count, last, last_timestamp, min, max, sum };
+            assert_eq!(all.insert((id.to_owned(), sensor.to_owned()), aggregate), None, "{id} {sensor} is told once");
         }
         if page.is_last() {
             break;
@@ -67,7 +65,7 @@ fn stats(rollup: &Rollup) -> HashMap<Key, Stats> {
 
 fn assert_texts_are_those_of_live_series(rollup: &Rollup) {
     let mut expected = HashMap::new();
-    for (id, sensor) in stats(rollup).into_keys() {
+    for (id, sensor) in aggregates(rollup).into_keys() {
         *expected.entry(id).or_default() += 1;
         *expected.entry(sensor).or_default() += 1;
     }
@@ -97,7 +95,7 @@ proptest! {
             let points: Vec<_> = points.iter().map(|(sensor, value)| (sensor.as_str(), f64::from(*value))).collect();
             rollup.record(tick, &id, timestamp, points.iter().copied());
             model.record(series_max, tick, &id, timestamp, &points);
-            prop_assert_eq!(stats(&rollup), model.stats());
+            prop_assert_eq!(aggregates(&rollup), model.aggregates());
             prop_assert_eq!((rollup.series(), rollup.evicted()), (model.series.len(), model.evicted));
             assert_texts_are_those_of_live_series(&rollup);
         }
@@ -109,8 +107,8 @@ fn last_is_of_the_greatest_timestamp_then_of_the_latest_arrival() {
     let mut rollup = Rollup::new(1);
     let mut last_after = |timestamp, value| {
         rollup.record(0, "pump", timestamp, [("rpm", value)].into_iter());
-        let stats = stats(&rollup).into_values().next().unwrap();
-        (stats.last_timestamp, stats.last)
+        let aggregate = aggregates(&rollup).into_values().next().unwrap();
+        (aggregate.last_timestamp, aggregate.last)
     };
     assert_eq!(last_after(0, 1.0), (0, 1.0));
     assert_eq!(last_after(9, 2.0), (9, 2.0));
@@ -127,7 +125,8 @@ fn an_event_of_more_new_series_than_fit_counts_each_point() {
     // Twice the same sensor, last in the table, and then enough others to push it out and have it come back.
     let again = ["sensor 9", "sensor 9", "x", "y", "z", "sensor 9"];
     rollup.record(2, "pump", 2, again.into_iter().map(|name| (name, 1.0)));
-    let counts: HashMap<_, _> = stats(&rollup).into_iter().map(|((_, sensor), stats)| (sensor, stats.count)).collect();
+    let counts: HashMap<_, _> =
+        aggregates(&rollup).into_iter().map(|((_, sensor), aggregate)| (sensor, aggregate.count)).collect();
     let expected = [("y", 1), ("z", 1), ("sensor 9", 1)].map(|(sensor, count)| (sensor.to_owned(), count));
     assert_eq!(counts, HashMap::from(expected));
     assert_texts_are_those_of_live_series(&rollup);
@@ -138,7 +137,7 @@ fn eviction_takes_the_series_silent_longest() {
     let mut rollup = Rollup::new(3);
     let mut touch = |tick, sensor| {
         rollup.record(tick, "pump", 0, [(sensor, 0.0)].into_iter());
-        let mut live: Vec<_> = stats(&rollup).into_keys().map(|(_, sensor)| sensor).collect();
+        let mut live: Vec<_> = aggregates(&rollup).into_keys().map(|(_, sensor)| sensor).collect();
         live.sort();
         live.concat()
     };
@@ -180,11 +179,11 @@ fn sources_of_equal_shape_do_not_take_each_others_series() {
             rollup.record(round, id, round, points.map(|sensor| (sensor, id.len() as f64)));
         }
     }
-    let stats = stats(&rollup);
-    assert_eq!(stats.len(), 9);
-    for ((id, sensor), stats) in stats {
-        assert_eq!(stats.count, if sensor == "humidity" { 7 } else { 10 }, "{id} {sensor}");
-        assert_eq!((stats.min, stats.max), (id.len() as f64, id.len() as f64));
+    let aggregates = aggregates(&rollup);
+    assert_eq!(aggregates.len(), 9);
+    for ((id, sensor), aggregate) in aggregates {
+        assert_eq!(aggregate.count, if sensor == "humidity" { 7 } else { 10 }, "{id} {sensor}");
+        assert_eq!((aggregate.min, aggregate.max), (id.len() as f64, id.len() as f64));
     }
 }
 
@@ -209,7 +208,6 @@ fn an_event_like_the_one_before_is_guessed_throughout() {
 fn pages_of_a_round_tell_every_lasting_series_once_while_the_table_changes() {
     const SERIES: usize = 3 * PAGE_SLOTS + 17;
     let mut rollup = Rollup::new(SERIES + 25);
-    let (asker, mut answerer) = snapshot_lane();
     let names: Vec<String> = (0..SERIES).map(|n| format!("lasting {n}")).collect();
     let all = || names.iter().map(|name| (name.as_str(), 1.0));
     rollup.record(0, "pump", 0, all());
@@ -219,17 +217,15 @@ fn pages_of_a_round_tell_every_lasting_series_once_while_the_table_changes() {
     let mut tick = 0;
     let mut last = None;
     while let Some(index) = waiting.pop() {
-        let mut page = Box::new(SeriesPage::new());
+        let mut page = SeriesPage::new();
         page.reset(index, 42);
-        assert!(asker.ask(page).is_ok());
         // The lasting ones are touched, so strangers push out only strangers.
         tick += 1;
         rollup.record(tick, "pump", tick, all());
         for n in 0..20 {
             rollup.record(tick, "stranger", tick, [(format!("{tick} {n}").as_str(), 0.0)].into_iter());
         }
-        assert!(answerer.answer(&rollup));
-        let page = asker.take().unwrap();
+        rollup.fill(&mut page);
         assert_eq!((page.index(), page.round()), (index, 42));
         for view in page.iter().filter(|view| view.id == "pump") {
             assert_eq!(told.insert(view.sensor.to_owned(), view.count), None, "{view:?}");
@@ -246,23 +242,33 @@ fn pages_of_a_round_tell_every_lasting_series_once_while_the_table_changes() {
 #[test]
 fn a_page_past_the_table_is_empty_and_last() {
     let mut rollup = Rollup::new(2 * PAGE_SLOTS);
-    let (asker, mut answerer) = snapshot_lane();
     let names: Vec<String> = (0..PAGE_SLOTS).map(|n| n.to_string()).collect();
-    let mut answer = |rollup: &Rollup, index| {
-        let mut page = Box::new(SeriesPage::new());
+    let page = |rollup: &Rollup, index| {
+        let mut page = SeriesPage::new();
         page.reset(index, 0);
-        assert!(asker.ask(page).is_ok() && answerer.answer(rollup));
-        let page = asker.take().unwrap();
+        rollup.fill(&mut page);
         (page.iter().count(), page.is_last())
     };
-    assert_eq!(answer(&rollup, 0), (0, true));
+    assert_eq!(page(&rollup, 0), (0, true));
     rollup.record(0, "pump", 0, names.iter().map(|name| (name.as_str(), 0.0)));
-    assert_eq!(answer(&rollup, 0), (PAGE_SLOTS, true));
-    assert_eq!(answer(&rollup, 1), (0, true));
-    assert_eq!(answer(&rollup, usize::MAX), (0, true));
+    assert_eq!(page(&rollup, 0), (PAGE_SLOTS, true));
+    assert_eq!(page(&rollup, 1), (0, true));
+    assert_eq!(page(&rollup, usize::MAX), (0, true));
     rollup.record(1, "pump", 1, [("one more", 0.0)].into_iter());
-    assert_eq!(answer(&rollup, 0), (PAGE_SLOTS, false));
-    assert_eq!(answer(&rollup, 1), (1, true));
+    assert_eq!(page(&rollup, 0), (PAGE_SLOTS, false));
+    assert_eq!(page(&rollup, 1), (1, true));
+}
+
+#[test]
+fn a_page_that_was_not_reset_is_not_filled_twice() {
+    let mut rollup = Rollup::new(4);
+    rollup.record(0, "pump", 1, [("rpm", 2.0)].into_iter());
+    let mut page = SeriesPage::new();
+    page.reset(0, 3);
+    for _ in 0..3 {
+        rollup.fill(&mut page);
+        assert_eq!((page.round(), page.iter().count()), (3, 1));
+    }
 }
 
 #[test]
@@ -311,7 +317,7 @@ proptest! {
                     rollup.record(tick, "stranger", tick, [(format!("{tick}").as_str(), value)].into_iter());
                 }
             }
-            prop_assert_eq!(stats(&named), stats(&known));
+            prop_assert_eq!(aggregates(&named), aggregates(&known));
             prop_assert_eq!(named.evicted(), known.evicted());
         }
     }
@@ -327,7 +333,11 @@ fn a_shape_is_known_until_a_series_is_evicted() {
     assert!(!rollup.record_known(1, 1, 1, [3.0].into_iter()), "another number of points");
     rollup.record(2, "fan", 2, [("rpm", 5.0)].into_iter());
     assert!(!rollup.record_known(3, 1, 3, [6.0, 7.0].into_iter()), "one of its series is another's now");
-    assert_eq!(stats(&rollup).values().map(|stats| stats.count).sum::<u64>(), 3, "what was refused is not counted");
+    assert_eq!(
+        aggregates(&rollup).values().map(|aggregate| aggregate.count).sum::<u64>(),
+        3,
+        "what was refused is not counted"
+    );
 }
 
 #[test]
@@ -347,7 +357,8 @@ fn a_panic_in_the_middle_of_an_event_leaves_the_other_shapes_known_and_its_own_u
     assert!(!rollup.record_known(2, 1, 2, [6.0, 7.0].into_iter()), "half of its series are of another source");
     rollup.record_shape(3, 1, "valve", 3, [("rpm", 8.0), ("volts", 9.0)].into_iter());
     assert!(rollup.record_known(4, 1, 4, [10.0, 11.0].into_iter()));
-    let counts: HashMap<_, _> = stats(&rollup).into_iter().map(|(key, stats)| (key, stats.count)).collect();
+    let counts: HashMap<_, _> =
+        aggregates(&rollup).into_iter().map(|(key, aggregate)| (key, aggregate.count)).collect();
     let count = |id: &str, sensor: &str| counts[&(id.to_owned(), sensor.to_owned())];
     assert_eq!((count("pump", "rpm"), count("pump", "volts")), (2, 2));
     assert_eq!((count("fan", "rpm"), count("fan", "volts")), (1, 1));

@@ -59,7 +59,7 @@ fn feed(stream: &[u8], chunks: &[usize], pool: &BufferPool) -> (Connection, Core
         let mut received = Received::new(buffer, bytes, Instant::now());
         loop {
             match connection.serve(received, &mut core) {
-                Outcome::Drained(_) => break,
+                Outcome::Emptied(_) => break,
                 Outcome::Paused(left) => received = left,
                 Outcome::Broken(broken) => panic!("{broken:?}"),
             }
@@ -139,10 +139,11 @@ fn sixty_four_rejected_frames_in_a_row_cost_the_connection_and_an_accepted_one_f
     };
     let bad = [0, 0, 0, 1, 0xff];
     let (outcome, decided) = serve(&[bad.repeat(63), frame(60), bad.repeat(63)].concat());
-    assert!(matches!(outcome, Outcome::Drained(_)) && decided == Answer { committed: 1, rejected: 126 });
+    assert!(matches!(outcome, Outcome::Emptied(_)) && decided == Answer { committed: 1, rejected: 126 });
     let (outcome, decided) = serve(&bad.repeat(70));
     let Outcome::Broken(broken) = outcome else { panic!("too many") };
-    assert_eq!((broken.reason, broken.detail, decided.rejected), (CloseReason::RejectedFrames, 64, 64));
+    let detail = SecurityDetail::RejectedInARow(64);
+    assert_eq!((broken.reason, broken.detail, decided.rejected), (CloseReason::RejectedFrames, detail, 64));
 }
 
 proptest! {

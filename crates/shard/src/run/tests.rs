@@ -5,8 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 
 use corelane_metrics::{CloseReason, Sample, Totals, cell};
-use corelane_ring::{Drain, event_lane, telemetry_ring};
-use corelane_rollup::snapshot_lane;
+use corelane_telemetry::{Reader, event_lane, page_lane, telemetry_ring};
 use corelane_wire::{Answer, UNANSWERED_REQUESTS_MAX, encode_answer, encode_event};
 
 use super::*;
@@ -18,7 +17,7 @@ struct Running {
     address: SocketAddr,
     link: ShardLink,
     thread: ShardThread,
-    samples: Drain<SAMPLE_WORDS>,
+    samples: Reader<SAMPLE_WORDS>,
 }
 
 fn start() -> Running {
@@ -53,7 +52,7 @@ fn start_of(shards: usize, drain_timeout: std::time::Duration) -> Running {
         core: 0,
         limits,
         recorder,
-        series: snapshot_lane().1,
+        series: page_lane().1,
         events: event_lane(4).0,
         shards,
         rules: AccessRules::default(),
@@ -103,7 +102,7 @@ fn costs_its_connection_only(panics: Vec<u8>) {
     link.drain();
     thread.join().unwrap();
     let mut totals = Totals::new(1);
-    samples.drain(|words| totals.apply(0, Sample::from_words(words).unwrap()));
+    samples.read(|words| totals.apply(0, Sample::from_words(words).unwrap()));
     assert_eq!(totals.counter(0, cell::connections_closed(CloseReason::Panic)), 1);
     assert_eq!(totals.counter(0, cell::FRAMES_ACCEPTED), 8);
     assert_eq!(totals.gauge(0, cell::CONNECTIONS), 0.0);

@@ -30,11 +30,11 @@ fn what_comes_in_the_last_flight_is_left_to_the_records() {
     assert_eq!(served.received, b"early bird");
 }
 
-fn refused(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> u64 {
+fn refused(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> TlsFault {
     let (mut client, mut served) = (Client::new(client), Served::new(server));
     let fault = client.shake_hands(&mut served, usize::MAX).unwrap_err();
     assert!(client.was_told(&mut served), "an alert tells the client");
-    fault.code()
+    fault
 }
 
 #[test]
@@ -42,14 +42,14 @@ fn clients_are_refused_for_the_right_reason() {
     let (authority, other) = (Authority::new("fleet"), Authority::new("elsewhere"));
     let (good, lost) = (authority.issue("good"), authority.issue("lost"));
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let code = |identity: Option<&Identity>| {
+        let fault = |identity: Option<&Identity>| {
             refused(authority.client(identity, &[version]), server(&authority, Some(&[&lost])))
         };
-        assert_eq!(code(None), 116, "certificate_required");
-        assert_eq!(code(Some(&authority.issue_until("device", 2010))), 45, "certificate_expired");
-        assert_eq!(code(Some(&lost)), 44, "certificate_revoked");
-        assert_eq!(code(Some(&other.issue("device"))), 48, "unknown_ca");
-        assert_eq!(code(Some(&Identity::self_signed("device"))), 48, "unknown_ca");
+        assert_eq!(fault(None), TlsFault::AlertSent(116), "certificate_required");
+        assert_eq!(fault(Some(&authority.issue_until("device", 2010))), TlsFault::AlertSent(45), "certificate_expired");
+        assert_eq!(fault(Some(&lost)), TlsFault::AlertSent(44), "certificate_revoked");
+        assert_eq!(fault(Some(&other.issue("device"))), TlsFault::AlertSent(48), "unknown_ca");
+        assert_eq!(fault(Some(&Identity::self_signed("device"))), TlsFault::AlertSent(48), "unknown_ca");
         let mut served = Served::new(server(&authority, Some(&[&lost])));
         Client::new(authority.client(Some(&good), &[version])).shake_hands(&mut served, usize::MAX).unwrap();
     }
@@ -60,7 +60,7 @@ fn a_client_that_refuses_us_is_heard() {
     let (authority, other) = (Authority::new("fleet"), Authority::new("elsewhere"));
     let (mut client, mut served) =
         (Client::new(other.client(None, ALL_VERSIONS)), Served::new(server(&authority, None)));
-    assert_eq!(client.shake_hands(&mut served, usize::MAX).unwrap_err().code(), 256 + 48, "its unknown_ca");
+    assert_eq!(client.shake_hands(&mut served, usize::MAX).unwrap_err(), TlsFault::AlertReceived(48), "its unknown_ca");
 }
 
 #[test]
@@ -68,11 +68,15 @@ fn other_protocols_are_told_by_their_first_bytes() {
     let authority = Authority::new("fleet");
     for bytes in [&b"GET / HTTP/1.1\r\n"[..], &[0, 0, 0, 20], &[22, 2], &[0x80]] {
         let mut handshake = Handshake::new(server(&authority, None)).unwrap();
-        assert_eq!(handshake.advance(&mut &*bytes, &mut Vec::new()), Err(TlsFault::NOT_TLS), "{bytes:?}");
+        assert_eq!(handshake.advance(&mut &*bytes, &mut Vec::new()), Err(TlsFault::NotTls), "{bytes:?}");
     }
     let mut handshake = Handshake::new(server(&authority, None)).unwrap();
     let too_long = [22, 3, 1, 0xff, 0xff];
-    assert_eq!(handshake.advance(&mut &too_long[..], &mut Vec::new()).unwrap_err().code(), 22, "record_overflow");
+    assert_eq!(
+        handshake.advance(&mut &too_long[..], &mut Vec::new()).unwrap_err(),
+        TlsFault::AlertSent(22),
+        "record_overflow"
+    );
 }
 
 #[test]
@@ -108,7 +112,7 @@ fn a_chain_that_is_too_long_is_refused() {
     }
     assert_eq!(
         refused(authority.client(Some(&device), ALL_VERSIONS), server(&authority, Some(&[]))),
-        42,
+        TlsFault::AlertSent(42),
         "bad_certificate"
     );
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use corelane_api::Stats;
 use serde::Serialize;
 
 use super::{
     limits::Verdict,
-    sample::{Sample, Stats},
+    sample::Sample,
     series::{Percentiles, Reading, Second, rate, rates_in_windows, slope},
 };
 
@@ -112,17 +113,17 @@ impl ServerOutcome {
     pub(super) fn of(before: &Sample, samples: &[(f64, Stats)], steady: (f64, f64)) -> Option<Self> {
         let (_, last) = samples.last()?;
         let since = |of: fn(&Stats) -> u64| of(last).saturating_sub(of(&before.stats));
-        let rejected = last.totals.frames_rejected.iter().map(|(reason, count)| {
-            let had = before.stats.totals.frames_rejected.get(reason).copied().unwrap_or(0);
+        let rejected = last.totals.numbers.frames_rejected.iter().map(|(reason, count)| {
+            let had = before.stats.totals.numbers.frames_rejected.get(reason).copied().unwrap_or(0);
             (reason.clone(), count.saturating_sub(had))
         });
-        let all: Vec<Reading> = readings(samples, |stats| Some(stats.totals.process_cpu_seconds));
+        let all: Vec<Reading> = readings(samples, |stats| stats.totals.process_cpu_seconds);
         let data_cores = (0..last.shards.len()).filter_map(|index| DataCore::of(samples, index, steady)).collect();
         Some(Self {
-            frames_accepted: since(|stats| stats.totals.frames_accepted),
+            frames_accepted: since(|stats| stats.totals.numbers.frames_accepted),
             frames_rejected: rejected.filter(|(_, count)| *count > 0).collect(),
-            connections_accepted: since(|stats| stats.totals.connections_accepted),
-            pool_waits: since(|stats| stats.totals.pool_waits),
+            connections_accepted: since(|stats| stats.totals.numbers.connections_accepted),
+            pool_waits: since(|stats| stats.totals.numbers.pool_waits),
             resident: Resident::of(before, samples, steady),
             cpu_percent: rates_in_windows(&all, steady.0, steady.1, f64::MAX).first().map_or(0.0, |rate| rate * 100.0),
             data_cores,
@@ -132,8 +133,8 @@ impl ServerOutcome {
 
 impl Resident {
     fn of(before: &Sample, samples: &[(f64, Stats)], steady: (f64, f64)) -> Self {
-        let resident = readings(samples, |stats| Some(stats.totals.process_resident_memory_bytes));
-        let start = before.stats.totals.process_resident_memory_bytes;
+        let resident = readings(samples, |stats| stats.totals.process_resident_memory_bytes);
+        let start = before.stats.totals.process_resident_memory_bytes.unwrap_or_default();
         let middle = (steady.0 + steady.1) / 2.0;
         let half: Vec<_> = resident.iter().copied().filter(|(time, _)| *time >= middle).collect();
         Self {
@@ -148,8 +149,8 @@ impl Resident {
 
 impl DataCore {
     fn of(samples: &[(f64, Stats)], index: usize, steady: (f64, f64)) -> Option<Self> {
-        let cpu = readings(samples, |stats| Some(stats.shards.get(index)?.shard_cpu_seconds));
-        let allocations = readings(samples, |stats| Some(stats.shards.get(index)?.allocations as f64));
+        let cpu = readings(samples, |stats| Some(stats.shards.get(index)?.numbers.shard_cpu_seconds));
+        let allocations = readings(samples, |stats| Some(stats.shards.get(index)?.numbers.allocations as f64));
         let whole = |readings: &[Reading]| rates_in_windows(readings, steady.0, steady.1, f64::MAX).first().copied();
         let windows: Vec<_> =
             rates_in_windows(&cpu, steady.0, steady.1, WINDOW_SECONDS).iter().map(|rate| rate * 100.0).collect();
@@ -158,7 +159,7 @@ impl DataCore {
         let last = samples.last()?.1.shards.get(index)?;
         Some(Self {
             shard: last.shard,
-            frames_accepted: last.frames_accepted.saturating_sub(first.frames_accepted),
+            frames_accepted: last.numbers.frames_accepted.saturating_sub(first.numbers.frames_accepted),
             cpu_percent: whole(&cpu)? * 100.0,
             cpu_spread: windows.iter().map(|window| (window - mean).abs()).fold(0.0, f64::max),
             window_seconds: WINDOW_SECONDS.min(steady.1 - steady.0),
@@ -173,8 +174,12 @@ pub(super) fn cores_between(before: &(f64, Stats), after: &(f64, Stats)) -> Vec<
     let pairs = before.1.shards.iter().zip(&after.1.shards);
     let cores = pairs.filter_map(|(was, is)| {
         Some(super::series::CoreSecond {
-            cpu_percent: rate(&(before.0, was.shard_cpu_seconds), &(after.0, is.shard_cpu_seconds))? * 100.0,
-            allocations_per_second: rate(&(before.0, was.allocations as f64), &(after.0, is.allocations as f64))?,
+            cpu_percent: rate(&(before.0, was.numbers.shard_cpu_seconds), &(after.0, is.numbers.shard_cpu_seconds))?
+                * 100.0,
+            allocations_per_second: rate(
+                &(before.0, was.numbers.allocations as f64),
+                &(after.0, is.numbers.allocations as f64),
+            )?,
         })
     });
     cores.collect()

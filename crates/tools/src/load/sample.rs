@@ -1,8 +1,8 @@
 //! The server's own numbers, asked of its control port.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 
-use serde::Deserialize;
+use corelane_api::Stats;
 
 use crate::control_client::ControlClient;
 
@@ -14,40 +14,18 @@ pub(super) struct Sample {
     pub(super) stats: Stats,
 }
 
-/// The answer of `/api/v1/stats`, as far as it matters here.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Stats {
-    pub(super) uptime_seconds: f64,
-    pub(super) totals: Totals,
-    pub(super) shards: Vec<Shard>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Totals {
-    pub(super) frames_accepted: u64,
-    pub(super) frames_rejected: BTreeMap<String, u64>,
-    pub(super) connections_accepted: u64,
-    pub(super) pool_waits: u64,
-    pub(super) process_resident_memory_bytes: f64,
-    pub(super) process_cpu_seconds: f64,
-}
-
-/// One data core.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct Shard {
-    pub(super) shard: u64,
-    pub(super) frames_accepted: u64,
-    pub(super) shard_cpu_seconds: f64,
-    pub(super) allocations: u64,
-}
-
 impl Sample {
     /// Asks once. The answer has everything that a commit answer told before.
     ///
     /// # Errors
     /// No answer, or one of somebody else.
     pub(super) fn take(control: &ControlClient) -> Result<Self, String> {
-        let stats = control.get("/api/v1/stats", &[]).map_err(|error| format!("{}: {error}", control.shown()))?;
+        let stats: Stats =
+            control.get("/api/v1/stats", &[]).map_err(|error| format!("{}: {error}", control.shown()))?;
+        let totals = &stats.totals;
+        if totals.process_resident_memory_bytes.is_none() || totals.process_cpu_seconds.is_none() {
+            return Err(format!("{}: the server reports neither its memory nor its CPU time", control.shown()));
+        }
         Ok(Self { at: Instant::now(), stats })
     }
 }

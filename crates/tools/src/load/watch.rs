@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use corelane_api::Stats;
 use corelane_command::Failure;
 use rustix::time::{ClockId, clock_gettime};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -22,7 +23,7 @@ use super::{
     measured::{Interval, Times},
     outcome::{Frames, LoadText, Outcome, ServerOutcome, cores_between},
     progress::Progress,
-    sample::{Sample, Stats},
+    sample::Sample,
     schedule::Schedule,
     sender::{Sender, Sent},
     series::{Percentiles, Second},
@@ -150,7 +151,7 @@ impl Watch {
             mbit_per_second: interval.bytes as f64 * 8e-6 / seconds,
             latency_ms: Percentiles::of(&interval.times.from_due),
             late_max_ms: interval.times.late.max() as f64 / 1e6,
-            resident_bytes: new.map(|(_, stats)| stats.totals.process_resident_memory_bytes),
+            resident_bytes: new.and_then(|(_, stats)| stats.totals.process_resident_memory_bytes),
             cores: match (new, self.samples.get(known.wrapping_sub(1))) {
                 (Some(new), Some(previous)) => cores_between(previous, new),
                 _ => Vec::new(),

@@ -3,8 +3,8 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use super::told::{Events, Sensors, Stats};
 use crate::control_client::ControlClient;
+use corelane_api::{Events, Sensors, Stats};
 
 /// What the asker found out.
 #[derive(Debug)]

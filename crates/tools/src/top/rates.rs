@@ -1,6 +1,6 @@
 //! What happened between two answers. The server's uptime is the clock, so that a slow network bends no rate.
 
-use super::told::{Histogram, Numbers, Stats};
+use corelane_api::{Histogram, Numbers, Stats};
 
 /// Of one shard or of all, per second.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use corelane_api::{Sensor, Shard};
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -14,7 +15,6 @@ use super::asker::Order;
 use super::rates::Rates;
 use super::state::{State, TRAIL_VALUES};
 use super::text::{bound, bytes, duration, harmless, measured, percent, rate, short, sparkline, whole};
-use super::told::{Sensor, Shard};
 
 const ACCENT: Color = Color::Cyan;
 const ALERT: Color = Color::Yellow;
@@ -244,7 +244,7 @@ fn draw_events(frame: &mut Frame<'_>, area: Rect, state: &State) {
     let count: u64 = state.stats.iter().flat_map(|stats| stats.totals.numbers.security_events.values()).sum();
     let title = vec![" Security events".bold(), format!(" {} ", whole(count as f64)).dim()];
     let lines = state.events.iter().take(area.height.into()).map(|event| {
-        let time = Timestamp::from_nanosecond(event.time_unix_nanos).map_or_else(
+        let time = Timestamp::from_nanosecond(event.time_unix_nanos.into()).map_or_else(
             |_| UNKNOWN.to_owned(),
             |time| time.to_zoned(TimeZone::system()).strftime("%H:%M:%S").to_string(),
         );

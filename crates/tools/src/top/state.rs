@@ -3,11 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
+use corelane_api::{SecurityEvent, Sensor, Stats};
 use jiff::Zoned;
 
 use super::asker::{News, Order, Wish};
 use super::rates::{AllRates, is_restarted};
-use super::told::{SecurityEvent, Sensor, Stats};
 
 /// What is shown.
 #[derive(Debug)]

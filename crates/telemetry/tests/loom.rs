@@ -1,12 +1,12 @@
 //! The ring under every interleaving, and every value a relaxed load may return, that loom can think of.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p corelane-ring --release --test loom`, or `scripts/sanitize.sh`. Without the flag
-//! this file is empty. The counts are small because the models grow exponentially; one lap is enough for every rule.
+//! `RUSTFLAGS="--cfg loom" cargo test -p corelane-telemetry --release --test loom`, or `scripts/sanitize.sh`. Without
+//! the flag this file is empty. The counts are small because the models grow exponentially; one lap is enough for every rule.
 //! Weakening any one of the ring's four orderings (either fence, the Release store, the Acquire load) makes a model fail.
 
 #![cfg(loom)]
 
-use corelane_ring::{Drain, telemetry_ring};
+use corelane_telemetry::{Reader, telemetry_ring};
 use loom::thread;
 
 /// No word of one position equals a word of another, or the 0 that a slot starts with.
@@ -14,26 +14,26 @@ fn sample<const WORDS: usize>(position: u64) -> [u64; WORDS] {
     std::array::from_fn(|index| (position + 1) * 16 + index as u64)
 }
 
-/// Drains once and checks whatever came: whole samples, strictly increasing, below `written_max`, each position counted.
-fn drain_checked<const WORDS: usize>(drain: &mut Drain<WORDS>, last: &mut Option<u64>, written_max: u64) {
-    let before = drain.delivered();
-    let count = drain.drain(|words| {
+/// Reads once and checks whatever came: whole samples, strictly increasing, below `written_max`, each position counted.
+fn read_checked<const WORDS: usize>(reader: &mut Reader<WORDS>, last: &mut Option<u64>, written_max: u64) {
+    let before = reader.delivered();
+    let count = reader.read(|words| {
         let position = words[0] / 16 - 1;
         assert_eq!(words, sample(position), "torn or mixed");
         assert!(last.is_none_or(|last| last < position), "{position} after {last:?}");
         assert!(position < written_max);
         *last = Some(position);
     });
-    assert_eq!(drain.delivered(), before + count as u64);
-    let seen = drain.delivered() + drain.lost();
+    assert_eq!(reader.delivered(), before + count as u64);
+    let seen = reader.delivered() + reader.lost();
     assert!(seen <= written_max);
     assert!(last.is_none_or(|last| last < seen));
 }
 
-/// One writer thread, `drains` drains beside it, one more drain after it ended.
-fn model<const WORDS: usize>(capacity: usize, written: u64, drains: usize) {
+/// One writer thread, `reads` reads beside it, one more read after it ended.
+fn model<const WORDS: usize>(capacity: usize, written: u64, reads: usize) {
     loom::model(move || {
-        let (mut recorder, mut drain) = telemetry_ring::<WORDS>(capacity);
+        let (mut recorder, mut reader) = telemetry_ring::<WORDS>(capacity);
         let writer = thread::spawn(move || {
             for position in 0..written {
                 recorder.record(sample(position));
@@ -41,15 +41,15 @@ fn model<const WORDS: usize>(capacity: usize, written: u64, drains: usize) {
             assert_eq!(recorder.written(), written);
         });
         let mut last = None;
-        for _ in 0..drains {
-            drain_checked(&mut drain, &mut last, written);
+        for _ in 0..reads {
+            read_checked(&mut reader, &mut last, written);
         }
         writer.join().expect("the writer does not panic");
-        drain_checked(&mut drain, &mut last, written);
-        assert_eq!(drain.delivered() + drain.lost(), written);
+        read_checked(&mut reader, &mut last, written);
+        assert_eq!(reader.delivered() + reader.lost(), written);
         assert_eq!(last, Some(written - 1), "with the writer at rest, the newest sample is delivered");
         if written <= capacity as u64 {
-            assert_eq!(drain.lost(), 0, "nothing was overwritten");
+            assert_eq!(reader.lost(), 0, "nothing was overwritten");
         }
     });
 }

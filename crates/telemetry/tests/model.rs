@@ -4,23 +4,23 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use corelane_ring::telemetry_ring;
+use corelane_telemetry::telemetry_ring;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
 #[derive(Debug, Clone)]
 enum Step {
     Record(u8),
-    Drain,
-    /// A drain whose closure panics at the sample of this index, if there are as many.
-    DrainPanicking(usize),
+    Read,
+    /// A read whose closure panics at the sample of this index, if there are as many.
+    ReadPanicking(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..40_u8).prop_map(Step::Record),
-        3 => Just(Step::Drain),
-        1 => (0..6_usize).prop_map(Step::DrainPanicking),
+        3 => Just(Step::Read),
+        1 => (0..6_usize).prop_map(Step::ReadPanicking),
     ]
 }
 
@@ -39,7 +39,7 @@ proptest! {
 
     #[test]
     fn ring_is_a_queue_that_drops_its_oldest(capacity in 0..20_usize, steps in prop::collection::vec(step(), 0..40)) {
-        let (mut recorder, mut drain) = telemetry_ring::<3>(capacity);
+        let (mut recorder, mut reader) = telemetry_ring::<3>(capacity);
         let slots = capacity.next_power_of_two();
         let mut queue = VecDeque::new();
         let (mut written, mut delivered, mut lost) = (0, 0, 0);
@@ -56,14 +56,14 @@ proptest! {
                         written += 1;
                     }
                     prop_assert_eq!(recorder.written(), written);
-                    // Loss is learnt by draining, not before.
-                    prop_assert!(drain.delivered() + drain.lost() <= written);
+                    // Loss is learnt by reading, not before.
+                    prop_assert!(reader.delivered() + reader.lost() <= written);
                     continue;
                 }
-                Step::DrainPanicking(index) if index < queue.len() => {
+                Step::ReadPanicking(index) if index < queue.len() => {
                     let mut seen = Vec::new();
                     let outcome = catch_unwind(AssertUnwindSafe(|| {
-                        drain.drain(|words| {
+                        reader.read(|words| {
                             seen.push(words);
                             if seen.len() > index {
                                 // Unlike `panic!`, prints nothing.
@@ -74,19 +74,19 @@ proptest! {
                     prop_assert!(outcome.is_err());
                     prop_assert_eq!(seen, queue.drain(..=index).collect::<Vec<_>>());
                     delivered += index as u64 + 1;
-                    prop_assert_eq!(drain.delivered() + drain.lost() + queue.len() as u64, written);
+                    prop_assert_eq!(reader.delivered() + reader.lost() + queue.len() as u64, written);
                 }
-                Step::Drain | Step::DrainPanicking(_) => {
+                Step::Read | Step::ReadPanicking(_) => {
                     let mut seen = Vec::new();
-                    let count = drain.drain(|words| seen.push(words));
+                    let count = reader.read(|words| seen.push(words));
                     prop_assert_eq!(count, queue.len());
                     prop_assert_eq!(seen, queue.drain(..).collect::<Vec<_>>());
                     delivered += count as u64;
-                    prop_assert_eq!(drain.delivered() + drain.lost(), written);
+                    prop_assert_eq!(reader.delivered() + reader.lost(), written);
                 }
             }
-            prop_assert_eq!(drain.delivered(), delivered);
-            prop_assert_eq!(drain.lost(), lost);
+            prop_assert_eq!(reader.delivered(), delivered);
+            prop_assert_eq!(reader.lost(), lost);
         }
     }
 }
@@ -94,39 +94,39 @@ proptest! {
 #[test]
 fn capacity_is_rounded_up_to_a_power_of_two() {
     for (capacity, slots) in [(0, 1), (1, 1), (2, 2), (3, 4), (5, 8), (1000, 1024), (1024, 1024)] {
-        let (mut recorder, mut drain) = telemetry_ring::<1>(capacity);
+        let (mut recorder, mut reader) = telemetry_ring::<1>(capacity);
         for position in 0..5000 {
             recorder.record([position]);
         }
-        assert_eq!(drain.drain(|_| ()), slots, "capacity {capacity}");
-        assert_eq!(drain.lost(), 5000 - slots as u64);
+        assert_eq!(reader.read(|_| ()), slots, "capacity {capacity}");
+        assert_eq!(reader.lost(), 5000 - slots as u64);
     }
 }
 
 #[test]
-fn a_sample_recorded_while_draining_waits_for_the_next_drain() {
-    let (mut recorder, mut drain) = telemetry_ring::<1>(4);
+fn a_sample_recorded_while_reading_waits_for_the_next_read() {
+    let (mut recorder, mut reader) = telemetry_ring::<1>(4);
     recorder.record([0]);
     recorder.record([1]);
     let mut seen = Vec::new();
     assert_eq!(
-        drain.drain(|[word]| {
+        reader.read(|[word]| {
             seen.push(word);
             recorder.record([word + 2]);
         }),
         2
     );
-    assert_eq!(drain.drain(|[word]| seen.push(word)), 2);
+    assert_eq!(reader.read(|[word]| seen.push(word)), 2);
     assert_eq!(seen, [0, 1, 2, 3]);
-    assert_eq!(drain.lost(), 0);
+    assert_eq!(reader.lost(), 0);
 }
 
-/// The closure writes more than a lap for each sample it is handed, so the reader is overtaken in the middle of a drain,
+/// The closure writes more than a lap for each sample it is handed, so the reader is overtaken in the middle of a read,
 /// by any number of laps, without a second thread.
 #[test]
-fn a_reader_overtaken_inside_a_drain_ends_and_counts_what_it_missed() {
+fn a_reader_overtaken_inside_a_read_ends_and_counts_what_it_missed() {
     for burst in 1..40 {
-        let (mut recorder, mut drain) = telemetry_ring::<1>(8);
+        let (mut recorder, mut reader) = telemetry_ring::<1>(8);
         let mut next = 0;
         let mut record = |count| {
             for _ in 0..count {
@@ -151,13 +151,13 @@ fn a_reader_overtaken_inside_a_drain_ends_and_counts_what_it_missed() {
                 expected
             };
             seen.clear();
-            let count = drain.drain(|[word]| {
+            let count = reader.read(|[word]| {
                 seen.push(word);
                 record(burst);
             });
             assert_eq!(seen, expected, "burst {burst}");
             assert_eq!(count, expected.len());
-            assert_eq!(drain.delivered() + drain.lost(), begun_with);
+            assert_eq!(reader.delivered() + reader.lost(), begun_with);
             oldest = begun_with;
         }
     }
@@ -166,15 +166,15 @@ fn a_reader_overtaken_inside_a_drain_ends_and_counts_what_it_missed() {
 #[test]
 fn both_ends_move_between_threads_and_outlive_each_other() {
     fn assert_send<T: Send + 'static>(_: &T) {}
-    let (mut recorder, mut drain) = telemetry_ring::<2>(4);
+    let (mut recorder, mut reader) = telemetry_ring::<2>(4);
     assert_send(&recorder);
-    assert_send(&drain);
+    assert_send(&reader);
     recorder.record([1, 2]);
     drop(recorder);
-    assert_eq!(drain.drain(|words| assert_eq!(words, [1, 2])), 1);
+    assert_eq!(reader.read(|words| assert_eq!(words, [1, 2])), 1);
 
-    let (mut recorder, drain) = telemetry_ring::<2>(4);
-    drop(drain);
+    let (mut recorder, reader) = telemetry_ring::<2>(4);
+    drop(reader);
     (0..10).for_each(|word| recorder.record([word, word]));
     assert_eq!(recorder.written(), 10);
 }

@@ -8,7 +8,7 @@
 //!
 //! | writer, position `p` | reader, position `p` |
 //! | --- | --- |
-//! | W1 `owner = p + 1` (Relaxed) | R1 `written` (Acquire), once a drain: `p < written` |
+//! | W1 `owner = p + 1` (Relaxed) | R1 `written` (Acquire), once a read: `p < written` |
 //! | W2 `fence(Release)` | R2 words (Relaxed) |
 //! | W3 words (Relaxed) | R3 `fence(Acquire)` |
 //! | W4 `written = p + 1` (Release) | R4 `owner` (Relaxed): deliver if it is `p + 1` |
@@ -39,11 +39,11 @@ use crate::sync::{Arc, AtomicU64, Ordering, fence};
 /// # Panics
 ///
 /// When the rounded capacity does not fit a `usize`, or its slots do not fit the address space.
-pub fn telemetry_ring<const WORDS: usize>(capacity: usize) -> (Recorder<WORDS>, Drain<WORDS>) {
+pub fn telemetry_ring<const WORDS: usize>(capacity: usize) -> (Recorder<WORDS>, Reader<WORDS>) {
     let capacity = capacity.checked_next_power_of_two().expect("a ring's capacity, rounded up, fits a usize");
     let slots = (0..capacity).map(|_| Slot::new()).collect();
     let shared = Arc::new(Shared { written: OwnLine(AtomicU64::new(0)), slots });
-    (Recorder { shared: Arc::clone(&shared), written: 0 }, Drain { shared, next: 0, delivered: 0 })
+    (Recorder { shared: Arc::clone(&shared), written: 0 }, Reader { shared, next: 0, delivered: 0 })
 }
 
 /// What [`telemetry_ring`] allocates for `capacity` slots, in bytes, all of it written when the ring is made.
@@ -62,14 +62,14 @@ pub const fn ring_bytes<const WORDS: usize>(capacity: usize) -> usize {
 /// ones, which the soundness argument needs; the compiler holds callers to it. A second recorder cannot be made:
 ///
 /// ```compile_fail,E0599
-/// let (recorder, _drain) = corelane_ring::telemetry_ring::<2>(8);
+/// let (recorder, _reader) = corelane_telemetry::telemetry_ring::<2>(8);
 /// let second = recorder.clone();
 /// ```
 ///
 /// two threads cannot both record with one:
 ///
 /// ```compile_fail,E0499
-/// let (mut recorder, _drain) = corelane_ring::telemetry_ring::<2>(8);
+/// let (mut recorder, _reader) = corelane_telemetry::telemetry_ring::<2>(8);
 /// std::thread::scope(|scope| {
 ///     scope.spawn(|| recorder.record([0, 1]));
 ///     scope.spawn(|| recorder.record([2, 3]));
@@ -79,7 +79,7 @@ pub const fn ring_bytes<const WORDS: usize>(capacity: usize) -> usize {
 /// and a shared reference, which threads may pass around, does not record:
 ///
 /// ```compile_fail,E0596
-/// let (recorder, _drain) = corelane_ring::telemetry_ring::<2>(8);
+/// let (recorder, _reader) = corelane_telemetry::telemetry_ring::<2>(8);
 /// let shared = &recorder;
 /// std::thread::scope(|scope| {
 ///     scope.spawn(move || shared.record([0, 1]));
@@ -89,9 +89,9 @@ pub const fn ring_bytes<const WORDS: usize>(capacity: usize) -> usize {
 /// Moving it to the thread that records is the way:
 ///
 /// ```
-/// let (mut recorder, mut drain) = corelane_ring::telemetry_ring::<2>(8);
+/// let (mut recorder, mut reader) = corelane_telemetry::telemetry_ring::<2>(8);
 /// std::thread::spawn(move || recorder.record([7, 11])).join().unwrap();
-/// assert_eq!(drain.drain(|words| assert_eq!(words, [7, 11])), 1);
+/// assert_eq!(reader.read(|words| assert_eq!(words, [7, 11])), 1);
 /// ```
 ///
 /// [`record`]: Recorder::record
@@ -133,11 +133,11 @@ impl<const WORDS: usize> Recorder<WORDS> {
 /// Like the [`Recorder`] it is one of a kind:
 ///
 /// ```compile_fail,E0599
-/// let (_recorder, drain) = corelane_ring::telemetry_ring::<2>(8);
-/// let second = drain.clone();
+/// let (_recorder, reader) = corelane_telemetry::telemetry_ring::<2>(8);
+/// let second = reader.clone();
 /// ```
 #[derive(Debug)]
-pub struct Drain<const WORDS: usize> {
+pub struct Reader<const WORDS: usize> {
     shared: Arc<Shared<WORDS>>,
     /// Invariant: every position below was either delivered, once, or lost, once.
     next: u64,
@@ -145,18 +145,18 @@ pub struct Drain<const WORDS: usize> {
     delivered: u64,
 }
 
-impl<const WORDS: usize> Drain<WORDS> {
+impl<const WORDS: usize> Reader<WORDS> {
     /// Hands to `each`, in the order of recording, every sample that was written before this call and is not yet overwritten
     /// or being overwritten when its turn comes; returns how many those were.
     ///
     /// Takes at most `capacity` steps, whatever the writer does meanwhile: each step delivers a sample or counts the ones
     /// it missed, and what is recorded after the call began waits for the next one. Afterwards [`delivered`] and
     /// [`lost`] add up to the samples that were written when the call began. A sample whose `each` panics counts as
-    /// delivered, and the rest can still be drained. The slower `each`, the more can be overwritten under it.
+    /// delivered, and the rest can still be read. The slower `each`, the more can be overwritten under it.
     ///
-    /// [`delivered`]: Drain::delivered
-    /// [`lost`]: Drain::lost
-    pub fn drain(&mut self, mut each: impl FnMut([u64; WORDS])) -> usize {
+    /// [`delivered`]: Reader::delivered
+    /// [`lost`]: Reader::lost
+    pub fn read(&mut self, mut each: impl FnMut([u64; WORDS])) -> usize {
         let capacity = self.shared.slots.len() as u64;
         // R1. Acquire: the words and the owner of every position below `end` are visible from here on.
         let end = self.shared.written.0.load(Ordering::Acquire);
@@ -186,7 +186,7 @@ impl<const WORDS: usize> Drain<WORDS> {
         self.delivered
     }
 
-    /// Samples that were overwritten before they could be delivered, as known after the last drain.
+    /// Samples that were overwritten before they could be delivered, as known after the last read.
     pub fn lost(&self) -> u64 {
         self.next - self.delivered
     }
@@ -194,7 +194,7 @@ impl<const WORDS: usize> Drain<WORDS> {
 
 #[derive(Debug)]
 struct Shared<const WORDS: usize> {
-    /// Positions published so far. Stored by the writer for every sample, loaded by the reader once a drain.
+    /// Positions published so far. Stored by the writer for every sample, loaded by the reader once a read.
     written: OwnLine<AtomicU64>,
     /// Invariant: the length is a power of two, and never changes. Slots are not padded: the two ends meet in a line only
     /// when the reader is almost a lap behind or has caught up.
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_ring_takes_the_bytes_that_are_told() {
-        let (recorder, _drain) = telemetry_ring::<3>(100);
+        let (recorder, _reader) = telemetry_ring::<3>(100);
         let slots = size_of_val(&*recorder.shared.slots);
         assert_eq!(slots, 128 * 32);
         assert_eq!(slots + size_of_val(&*recorder.shared), ring_bytes::<3>(100));

@@ -24,7 +24,7 @@ use tokio::select;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::connections::{Peer, Place};
+use crate::connections::{Connection, Place};
 use crate::http::{Client, is_probe};
 
 /// What all connections have in common.
@@ -39,10 +39,10 @@ pub(crate) struct Serving {
 impl Serving {
     /// Serves one connection to its end: first it waits without a place until bytes are here.
     pub(crate) async fn serve(self, stream: TcpStream, address: SocketAddr, waiting: Place) {
-        let first = waiting.peer.while_welcome(looks_like_probe(&stream)).await;
+        let first = waiting.connection.while_welcome(looks_like_probe(&stream)).await;
         let Some(Ok(is_probe)) = first else { return };
         let Some(place) = waiting.into_served(is_probe && self.tls.is_none()).await else { return };
-        let client = Client { peer: Arc::clone(&place.peer), address };
+        let client = Client { connection: Arc::clone(&place.connection), address };
         // In a box of its own, so that a connection that waits does not take the memory of one that is served.
         Box::pin(self.serve_placed(stream, client)).await;
         drop(place);
@@ -51,12 +51,12 @@ impl Serving {
     async fn serve_placed(self, stream: TcpStream, client: Client) {
         match self.tls.clone() {
             None => self.requests(stream, client).await,
-            Some(tls) => match client.peer.while_welcome(shake_hands(&tls, stream)).await {
+            Some(tls) => match client.connection.while_welcome(shake_hands(&tls, stream)).await {
                 Some(Ok(Secured::Tls(stream))) => {
-                    client.peer.shook_hands();
+                    client.connection.shook_hands();
                     self.requests(*stream, client).await;
                 }
-                Some(Ok(Secured::PlainHttp(stream))) => last_words(stream, PLAIN_HTTP_ANSWER, &client.peer).await,
+                Some(Ok(Secured::PlainHttp(stream))) => last_words(stream, PLAIN_HTTP_ANSWER, &client.connection).await,
                 Some(Err(_)) | None => (),
             },
         }
@@ -64,40 +64,40 @@ impl Serving {
 
     async fn requests<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S, client: Client) {
         let router = TowerToHyperService::new(self.router);
-        let peer = Arc::clone(&client.peer);
+        let connection = Arc::clone(&client.connection);
         let service = service_fn(|mut request: Request<Incoming>| {
-            peer.asked(request.body().size_hint().upper() != Some(0));
+            connection.asked(request.body().size_hint().upper() != Some(0));
             request.extensions_mut().insert(client.clone());
-            let (answer, peer) = (router.call(request), Arc::clone(&peer));
+            let (answer, connection) = (router.call(request), Arc::clone(&connection));
             Box::pin(async move {
                 let answer: Response<Body> = answer.await?;
-                peer.sends();
-                Ok::<_, Infallible>(answer.map(|body| WatchedBody { body, peer }))
+                connection.sends();
+                Ok::<_, Infallible>(answer.map(|body| WatchedBody { body, connection }))
             })
         });
-        let stream = TokioIo::new(WatchedStream { stream, peer: Arc::clone(&peer) });
-        // Timeouts are those of the peer's phases.
+        let stream = TokioIo::new(WatchedStream { stream, connection: Arc::clone(&connection) });
+        // Timeouts are those of the connection's phases.
         let mut http = http1::Builder::new();
-        http.header_read_timeout(None).max_buf_size(HEADER_BYTES_MAX).keep_alive(!peer.is_brief());
-        let mut connection = http.serve_connection(stream, service);
-        let served = peer.while_welcome(async {
+        http.header_read_timeout(None).max_buf_size(HEADER_BYTES_MAX).keep_alive(!connection.is_brief());
+        let mut exchange = http.serve_connection(stream, service);
+        let served = connection.while_welcome(async {
             select! {
-                done = poll_fn(|context| connection.poll_without_shutdown(context)) => return done,
+                done = poll_fn(|context| exchange.poll_without_shutdown(context)) => return done,
                 _ = self.stopping.wait_for(|&stopping| stopping) => (),
             }
-            Pin::new(&mut connection).graceful_shutdown();
-            poll_fn(|context| connection.poll_without_shutdown(context)).await
+            Pin::new(&mut exchange).graceful_shutdown();
+            poll_fn(|context| exchange.poll_without_shutdown(context)).await
         });
         let Some(served) = served.await else { return };
-        let mut stream = connection.into_parts().io.into_inner().stream;
-        if peer.is_brief() {
+        let mut stream = exchange.into_parts().io.into_inner().stream;
+        if connection.is_brief() {
             // Its place is for one answer, which the kernel has by now.
             return;
         }
-        if served.is_err_and(|error| error.is_parse()) || peer.had_body() {
-            last_words(stream, &[], &peer).await;
+        if served.is_err_and(|error| error.is_parse()) || connection.had_body() {
+            last_words(stream, &[], &connection).await;
         } else {
-            let _ = peer.while_welcome(stream.shutdown()).await;
+            let _ = connection.while_welcome(stream.shutdown()).await;
         }
     }
 }
@@ -116,14 +116,14 @@ async fn looks_like_probe(stream: &TcpStream) -> io::Result<bool> {
 
 /// Sends the last bytes, and throws away what still comes: closing with unread bytes would reset the connection, and
 /// the peer might never read why.
-async fn last_words<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, words: &[u8], peer: &Peer) {
-    peer.lingers();
+async fn last_words<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, words: &[u8], connection: &Connection) {
+    connection.lingers();
     let end = async {
         stream.write_all(words).await?;
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
     };
-    let _ = peer.while_welcome(end).await;
+    let _ = connection.while_welcome(end).await;
 }
 
 enum Secured {
@@ -142,10 +142,10 @@ async fn shake_hands(tls: &TlsAcceptor, stream: TcpStream) -> io::Result<Secured
     Ok(Secured::Tls(Box::new(tls.accept(stream).await?)))
 }
 
-/// A stream that tells the peer's state what goes through it.
+/// A stream that reports to its connection what goes through it.
 struct WatchedStream<S> {
     stream: S,
-    peer: Arc<Peer>,
+    connection: Arc<Connection>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
@@ -153,7 +153,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WatchedStream<S> {
         let (this, filled) = (self.get_mut(), into.filled().len());
         ready!(Pin::new(&mut this.stream).poll_read(context, into))?;
         if into.filled().len() > filled {
-            this.peer.sent_bytes();
+            this.connection.sent_bytes();
         }
         Poll::Ready(Ok(()))
     }
@@ -180,7 +180,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_flush(context))?;
-        this.peer.flushed();
+        this.connection.flushed();
         Poll::Ready(Ok(()))
     }
 
@@ -192,7 +192,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
 /// The body of an answer, which hyper drops once it has taken all of it.
 struct WatchedBody {
     body: Body,
-    peer: Arc<Peer>,
+    connection: Arc<Connection>,
 }
 
 impl HttpBody for WatchedBody {
@@ -217,7 +217,7 @@ impl HttpBody for WatchedBody {
 
 impl Drop for WatchedBody {
     fn drop(&mut self) {
-        self.peer.handed_over();
+        self.connection.handed_over();
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::thread;
 
-use corelane_ring::telemetry_ring;
+use corelane_telemetry::telemetry_ring;
 
 const WORDS: usize = 4;
 const SAMPLES: u64 = if cfg!(miri) { 300 } else { 3_000_000 };
@@ -18,7 +18,7 @@ fn sample(position: u64) -> [u64; WORDS] {
 
 /// Returns how many of `samples` were delivered and how many were lost, after checking that each was one of the two.
 fn race(capacity: usize, samples: u64) -> (u64, u64) {
-    let (mut recorder, mut drain) = telemetry_ring::<WORDS>(capacity);
+    let (mut recorder, mut reader) = telemetry_ring::<WORDS>(capacity);
     let writer = thread::spawn(move || {
         for position in 0..samples {
             recorder.record(sample(position));
@@ -28,28 +28,28 @@ fn race(capacity: usize, samples: u64) -> (u64, u64) {
 
     let mut last = None;
     let mut delivered = 0;
-    let mut drain_checked = || {
-        let count = drain.drain(|words| {
+    let mut read_checked = || {
+        let count = reader.read(|words| {
             assert_eq!(words, sample(words[0]), "torn");
             assert!(last < Some(words[0]), "{} after {last:?}", words[0]);
             last = Some(words[0]);
         });
         assert!(count <= capacity.next_power_of_two());
         delivered += count as u64;
-        assert_eq!(drain.delivered(), delivered);
-        let seen = drain.delivered() + drain.lost();
+        assert_eq!(reader.delivered(), delivered);
+        let seen = reader.delivered() + reader.lost();
         assert!(seen <= samples && last < Some(seen));
     };
     while !writer.is_finished() {
-        drain_checked();
+        read_checked();
     }
     let written = writer.join().expect("the writer does not panic");
-    drain_checked();
+    read_checked();
 
     assert_eq!(written, samples);
-    assert_eq!(drain.delivered() + drain.lost(), written);
+    assert_eq!(reader.delivered() + reader.lost(), written);
     assert_eq!(last, Some(samples - 1), "with the writer at rest, the newest sample is delivered");
-    (drain.delivered(), drain.lost())
+    (reader.delivered(), reader.lost())
 }
 
 #[test]

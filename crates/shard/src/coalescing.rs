@@ -1,6 +1,6 @@
-//! Moderation: what the last turn brought decides how long the next one waits, and how much memory the kernel gets.
+//! Coalescing: what the last turn brought decides how long the next one waits, and how much memory the kernel gets.
 //!
-//! Small receives are gathered, since a turn has its cost whatever it brings. Where bytes come in bulk there is nothing to
+//! Small receives are coalesced into one turn, because a turn has its cost whatever it brings. Where bytes come in bulk there is nothing to
 //! gain: the wait would only let the sockets fill until their senders stop. `limits` has the figures.
 
 use std::time::Duration;
@@ -47,11 +47,11 @@ mod tests {
     }
 
     #[test]
-    fn small_receives_are_gathered_into_turns_and_bulk_is_not() {
-        let gathered = |load: TurnLoad| load.wait() == (TURN_COMPLETIONS, TURN_WAIT);
-        assert!(gathered(load(1, 1_001)));
-        assert!(gathered(load(16, 1_001)));
-        assert!(!gathered(load(2_000, 1_001)));
+    fn small_receives_are_coalesced_into_turns_and_bulk_is_not() {
+        let coalesced = |load: TurnLoad| load.wait() == (TURN_COMPLETIONS, TURN_WAIT);
+        assert!(coalesced(load(1, 1_001)));
+        assert!(coalesced(load(16, 1_001)));
+        assert!(!coalesced(load(2_000, 1_001)));
         assert_eq!(load(1, BULK_TURN_BYTES).wait(), (1, TURN_WAIT));
         assert_eq!(TurnLoad::default().wait(), (1, IDLE_WAIT));
     }

@@ -2,26 +2,15 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use crate::LoadError;
-use crate::files::Stamp;
+use crate::{FileWatch, LoadError};
 
 /// A value made of files. What was made last stays in use until something better could be made.
 pub struct Reloaded<T> {
-    paths: Vec<PathBuf>,
     load: fn(&[PathBuf]) -> Result<T, LoadError>,
     current: RwLock<Arc<T>>,
-    looks: Mutex<Looks>,
-}
-
-type Stamps = Vec<Option<Stamp>>;
-
-struct Looks {
-    /// Of the files as they were before they were read last, successfully or not.
-    read: Stamps,
-    /// Of the files as they were at the last look.
-    seen: Stamps,
+    watch: Mutex<FileWatch>,
 }
 
 impl<T> Reloaded<T> {
@@ -30,11 +19,9 @@ impl<T> Reloaded<T> {
     /// # Errors
     /// Those of `load`.
     pub fn load(paths: Vec<PathBuf>, load: fn(&[PathBuf]) -> Result<T, LoadError>) -> Result<Self, LoadError> {
-        // Before reading, so that a change meanwhile is one that the next look finds.
-        let read = stamps(&paths);
-        let current = RwLock::new(Arc::new(load(&paths)?));
-        let looks = Mutex::new(Looks { seen: read.clone(), read });
-        Ok(Self { paths, load, current, looks })
+        let watch = FileWatch::new(paths);
+        let current = RwLock::new(Arc::new(load(watch.paths())?));
+        Ok(Self { load, current, watch: Mutex::new(watch) })
     }
 
     /// The value in use.
@@ -47,39 +34,33 @@ impl<T> Reloaded<T> {
     /// # Errors
     /// Those of the function that makes the value.
     pub fn reload(&self) -> Result<(), LoadError> {
-        let read = stamps(&self.paths);
-        *self.looks.lock().unwrap_or_else(PoisonError::into_inner) = Looks { seen: read.clone(), read };
-        let value = Arc::new((self.load)(&self.paths)?);
+        self.read_again(&mut self.watch())
+    }
+
+    /// Reads the files once a change of them rests. None when there was nothing to read. To be called about once a second;
+    /// an invalid file is read, and complained of, once.
+    pub fn reload_if_changed(&self) -> Option<Result<(), LoadError>> {
+        let mut watch = self.watch();
+        watch.has_changed_and_rests().then(|| self.read_again(&mut watch))
+    }
+
+    fn read_again(&self, watch: &mut FileWatch) -> Result<(), LoadError> {
+        watch.mark_read();
+        let value = Arc::new((self.load)(watch.paths())?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = value;
         Ok(())
     }
 
-    /// Reads the files if they are others than those read last and the same as at the look before: files that belong
-    /// together are written one after the other. None when there was nothing to read. To be called about once a second;
-    /// a file that is no good is read, and complained of, once.
-    pub fn reload_if_changed(&self) -> Option<Result<(), LoadError>> {
-        let now = stamps(&self.paths);
-        {
-            let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
-            let rested = looks.seen == now;
-            looks.seen = now;
-            if !rested || looks.read == looks.seen {
-                return None;
-            }
-        }
-        Some(self.reload())
+    fn watch(&self) -> MutexGuard<'_, FileWatch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> fmt::Debug for Reloaded<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The value may be a secret.
-        f.debug_struct("Reloaded").field("paths", &self.paths).finish_non_exhaustive()
+        f.debug_struct("Reloaded").field("paths", &self.watch().paths()).finish_non_exhaustive()
     }
-}
-
-fn stamps(paths: &[PathBuf]) -> Stamps {
-    paths.iter().map(|path| Stamp::of(path)).collect()
 }
 
 #[cfg(test)]
