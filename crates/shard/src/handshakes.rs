@@ -9,19 +9,23 @@ use corelane_metrics::CloseReason;
 use crate::address_table::counted_address;
 use crate::kernel::{Kernel, Socket};
 use crate::limits::{
-    EVICT_AFTER, HANDSHAKE_STEPS, HANDSHAKES_CHOSEN_FROM, HANDSHAKES_EVICTED, HANDSHAKES_MAX,
-    HANDSHAKES_PER_ADDRESS_MAX, HANDSHAKES_WAITING_MAX,
+    EVICT_AFTER, HANDSHAKE_STEPS, HANDSHAKES_EVICTED, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
+    HANDSHAKES_WAITING_MAX,
 };
 use crate::peer::{Peer, Receiving};
 use crate::shard::Shard;
 
 #[derive(Debug)]
 pub(crate) struct Handshakes {
-    /// Handshakes under way by address. Invariant: their sum is at most [`HANDSHAKES_MAX`], and none is 0.
-    places: HashMap<IpAddr, usize>,
+    /// Handshakes under way, and connections in `few`, by address. Invariant: none is 0.
+    of_address: HashMap<IpAddr, usize>,
+    /// Handshakes under way, [`HANDSHAKES_MAX`] at most.
     count: usize,
-    /// Connections that are not read until a handshake ends.
-    queue: VecDeque<(IpAddr, usize)>,
+    /// Connections that are not read until a handshake ends, of addresses that had fewer than
+    /// [`HANDSHAKES_PER_ADDRESS_MAX`] in this queue and under way together when they came. They are first.
+    few: VecDeque<(IpAddr, usize)>,
+    /// The others.
+    many: VecDeque<(IpAddr, usize)>,
     /// Slots with bytes for their handshake, each once.
     pub(crate) to_serve: VecDeque<usize>,
 }
@@ -30,48 +34,73 @@ impl Handshakes {
     /// For up to `slots_max` connections; 0 without TLS.
     pub(crate) fn new(slots_max: usize) -> Self {
         Self {
-            places: HashMap::with_capacity(slots_max.min(HANDSHAKES_MAX)),
+            of_address: HashMap::with_capacity(slots_max),
             count: 0,
-            queue: VecDeque::with_capacity(slots_max),
+            few: VecDeque::with_capacity(slots_max),
+            many: VecDeque::with_capacity(slots_max),
             to_serve: VecDeque::with_capacity(slots_max.min(HANDSHAKES_MAX)),
         }
     }
 
     /// About what [`new`](Self::new) allocates.
     pub(crate) const fn bytes(slots_max: usize) -> usize {
-        slots_max * size_of::<(IpAddr, usize)>()
-            + HANDSHAKES_MAX * (size_of::<usize>() + 3 * size_of::<(IpAddr, usize)>())
+        // A hash table has up to twice as many places, and a byte besides each.
+        slots_max * (4 * size_of::<(IpAddr, usize)>() + 2) + HANDSHAKES_MAX * size_of::<usize>()
     }
 
     fn has_too_many(&self, address: IpAddr) -> bool {
-        self.places.get(&address).is_some_and(|&count| count >= HANDSHAKES_PER_ADDRESS_MAX)
+        self.of_address.get(&address).is_some_and(|&count| count >= HANDSHAKES_PER_ADDRESS_MAX)
     }
 
-    fn take_place(&mut self, address: IpAddr) {
-        self.count += 1;
-        *self.places.entry(address).or_default() += 1;
+    fn count_address(&mut self, address: IpAddr) {
+        *self.of_address.entry(address).or_default() += 1;
     }
 
-    fn leave_place(&mut self, address: IpAddr) {
-        self.count -= 1;
-        if let Some(count) = self.places.get_mut(&address) {
+    fn forget_address(&mut self, address: IpAddr) {
+        if let Some(count) = self.of_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
-                self.places.remove(&address);
+                self.of_address.remove(&address);
             }
         }
     }
 
-    /// The place in the queue of the connection that is next: the first one of an address that has few handshakes under way,
-    /// or simply the first one.
-    fn next(&self) -> Option<usize> {
-        let few = self.queue.iter().take(HANDSHAKES_CHOSEN_FROM).position(|&(address, _)| !self.has_too_many(address));
-        few.or((!self.queue.is_empty()).then_some(0))
+    fn take_place(&mut self, address: IpAddr) {
+        self.count += 1;
+        self.count_address(address);
     }
 
-    /// Whether a connection waits whose address has few handshakes under way.
-    fn is_few_waiting(&self) -> bool {
-        self.next().is_some_and(|at| !self.has_too_many(self.queue[at].0))
+    fn leave_place(&mut self, address: IpAddr) {
+        self.count -= 1;
+        self.forget_address(address);
+    }
+
+    fn enqueue(&mut self, address: IpAddr, slot: usize) {
+        if self.has_too_many(address) {
+            return self.many.push_back((address, slot));
+        }
+        self.count_address(address);
+        self.few.push_back((address, slot));
+    }
+
+    /// The connection whose handshake is next.
+    fn dequeue(&mut self) -> Option<(IpAddr, usize)> {
+        let Some((address, slot)) = self.few.pop_front() else { return self.many.pop_front() };
+        self.forget_address(address);
+        Some((address, slot))
+    }
+
+    fn leave_queue(&mut self, slot: usize) {
+        if let Some(at) = self.few.iter().position(|&(_, queued)| queued == slot)
+            && let Some((address, _)) = self.few.remove(at)
+        {
+            return self.forget_address(address);
+        }
+        self.many.retain(|&(_, queued)| queued != slot);
+    }
+
+    fn queued(&self) -> usize {
+        self.few.len() + self.many.len()
     }
 }
 
@@ -83,18 +112,18 @@ impl<K: Kernel> Shard<K> {
             let address = counted_address(peer.socket.peer_address().ip(), self.config.limits.ipv6_prefix);
             if self.handshakes.count == HANDSHAKES_MAX {
                 peer.receiving = Receiving::Queued { since: self.now };
-                return self.handshakes.queue.push_back((address, slot));
+                return self.handshakes.enqueue(address, slot);
             }
             return self.begin_handshake(slot, address);
         }
-        self.arm(slot);
+        self.arm(slot, false);
     }
 
     fn begin_handshake(&mut self, slot: usize, address: IpAddr) {
         let Some(tls) = self.peers.get_mut(slot).and_then(|peer| peer.tls.as_mut()) else { return };
         tls.place = Some(address);
         self.handshakes.take_place(address);
-        self.arm(slot);
+        self.arm(slot, false);
     }
 
     pub(crate) fn serve_handshakes(&mut self) {
@@ -121,10 +150,10 @@ impl<K: Kernel> Shard<K> {
     pub(crate) fn leave_handshake(&mut self, slot: usize) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if matches!(peer.receiving, Receiving::Queued { .. }) {
-            self.handshakes.queue.retain(|&(_, queued)| queued != slot);
+            self.handshakes.leave_queue(slot);
         } else if let Some(address) = peer.tls.as_mut().and_then(|tls| tls.place.take()) {
             self.handshakes.leave_place(address);
-            if let Some((address, next)) = self.handshakes.next().and_then(|at| self.handshakes.queue.remove(at)) {
+            if let Some((address, next)) = self.handshakes.dequeue() {
                 self.begin_handshake(next, address);
             }
         }
@@ -133,7 +162,7 @@ impl<K: Kernel> Shard<K> {
     /// While others wait, ends handshakes that take too long, the oldest first. A client that trickles bytes is as slow as a
     /// silent one: what counts is the time since it could begin.
     pub(crate) fn make_room_for_handshakes(&mut self) {
-        let (Some(tls_limits), wanted) = (self.config.limits.tls, self.handshakes.queue.len().min(HANDSHAKES_EVICTED))
+        let (Some(tls_limits), wanted) = (self.config.limits.tls, self.handshakes.queued().min(HANDSHAKES_EVICTED))
         else {
             return;
         };
@@ -141,7 +170,7 @@ impl<K: Kernel> Shard<K> {
             return;
         }
         let (now, peers, handshakes) = (self.now, &mut self.peers, &self.handshakes);
-        let is_few_waiting = handshakes.is_few_waiting();
+        let is_few_waiting = !handshakes.few.is_empty();
         let slow = (0..peers.slots_used()).filter_map(|slot| {
             let peer = peers.get_mut(slot)?;
             let tls = peer.tls.as_ref()?;
@@ -162,21 +191,35 @@ impl<K: Kernel> Shard<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
+    fn address(number: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, number))
+    }
+
     #[test]
-    fn one_address_does_not_keep_others_out() {
-        let address = |last: u8| IpAddr::from([10, 0, 0, last]);
-        let mut handshakes = Handshakes::new(600);
+    fn an_address_with_many_connections_waits_behind_all_others() {
+        let mut handshakes = Handshakes::new(2_000);
         (0..HANDSHAKES_MAX).for_each(|_| handshakes.take_place(address(1)));
-        handshakes.queue.extend([(address(1), 1), (address(1), 2)]);
-        assert!(!handshakes.is_few_waiting());
-        assert_eq!(handshakes.next(), Some(0), "nobody else waits");
-        handshakes.queue.push_back((address(2), 3));
-        assert!(handshakes.is_few_waiting());
-        assert_eq!(handshakes.next(), Some(2));
-        (0..HANDSHAKES_MAX).for_each(|_| handshakes.leave_place(address(1)));
-        assert!(handshakes.places.is_empty() && handshakes.count == 0);
-        assert_eq!(handshakes.next(), Some(0), "first come, first served");
+        (0..1_000).for_each(|slot| handshakes.enqueue(address(1), slot));
+        assert!(handshakes.few.is_empty());
+        handshakes.enqueue(address(2), 1_000);
+        handshakes.leave_place(address(1));
+        assert_eq!(handshakes.dequeue(), Some((address(2), 1_000)));
+        assert_eq!(handshakes.dequeue(), Some((address(1), 0)));
+    }
+
+    #[test]
+    fn connections_that_wait_count_for_their_address_until_they_leave() {
+        let mut handshakes = Handshakes::new(2_000);
+        (0..1_000).for_each(|slot| handshakes.enqueue(address(1), slot));
+        assert_eq!((handshakes.few.len(), handshakes.queued()), (HANDSHAKES_PER_ADDRESS_MAX, 1_000));
+        (0..1_000).for_each(|slot| handshakes.leave_queue(slot));
+        assert!(handshakes.queued() == 0 && handshakes.of_address.is_empty());
+        handshakes.enqueue(address(1), 7);
+        handshakes.dequeue();
+        assert!(handshakes.of_address.is_empty());
     }
 }

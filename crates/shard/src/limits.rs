@@ -221,9 +221,6 @@ pub const HANDSHAKES_EVICTED: usize = 64;
 /// Handshakes of one address under way at once while others wait.
 pub const HANDSHAKES_PER_ADDRESS_MAX: usize = HANDSHAKES_MAX / 4;
 
-/// Connections at the front of the queue among which the next handshake is chosen, so that choosing costs some 10 us.
-pub const HANDSHAKES_CHOSEN_FROM: usize = 256;
-
 /// Wait before accepting again after the host had no descriptor or memory left. One log line a second at most.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 

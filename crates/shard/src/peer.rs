@@ -27,6 +27,8 @@ pub(crate) struct Peer<S> {
     /// Invariant: the slot stands in the run queue.
     pub(crate) runnable: bool,
     pub(crate) received_bytes: u64,
+    /// How many that were when it was last armed.
+    pub(crate) armed_bytes: u64,
     pub(crate) last_byte_at: Instant,
     /// When the first byte of the partial frame or record came; of a handshake, when it could begin.
     pub(crate) started_at: Instant,
@@ -94,6 +96,7 @@ impl<S> Peer<S> {
             phase: Phase::Open,
             runnable: false,
             received_bytes: 0,
+            armed_bytes: 0,
             last_byte_at: now,
             started_at: now,
             has_large_window: false,

@@ -31,7 +31,10 @@ use crate::shard::Shard;
 /// The wait for buffers, and whether the pool is short.
 #[derive(Debug)]
 pub(crate) struct Supply {
-    /// Slots that receive nothing until the kernel has a buffer for them, first come first served.
+    /// Slots that receive nothing until the kernel has a buffer for them, and that went without one the last time: first come
+    /// first served, and before all others.
+    starved: VecDeque<usize>,
+    /// The others that wait for a buffer.
     wait_queue: VecDeque<usize>,
     /// Slots of connections that are read when their frame can be finished: looked at first, since that frees memory.
     parked: VecDeque<usize>,
@@ -85,6 +88,7 @@ impl Supply {
     /// For up to `slots_max` connections. Memory is reserved here and does not grow.
     pub(crate) fn new(limits: &Limits, slots_max: usize) -> Self {
         Self {
+            starved: VecDeque::with_capacity(slots_max),
             wait_queue: VecDeque::with_capacity(slots_max),
             parked: VecDeque::with_capacity(slots_max),
             finishing: Vec::with_capacity(FINISHING_MAX),
@@ -97,7 +101,7 @@ impl Supply {
 
     /// What [`new`](Self::new) allocates.
     pub(crate) const fn bytes(slots_max: usize) -> usize {
-        slots_max * (2 * size_of::<usize>() + size_of::<(u64, usize)>())
+        slots_max * (3 * size_of::<usize>() + size_of::<(u64, usize)>())
     }
 
     /// Takes note of how many buffers are cut. The pool stops being short at three quarters of the share, so that it does not
@@ -138,10 +142,23 @@ impl Supply {
     }
 
     pub(crate) fn is_anybody_waiting(&self) -> bool {
-        !self.wait_queue.is_empty() || !self.parked.is_empty()
+        !self.starved.is_empty() || !self.wait_queue.is_empty() || !self.parked.is_empty()
+    }
+
+    /// The slot that is next to receive, and whether it went without a buffer before.
+    fn next_waiting(&self) -> Option<(usize, bool)> {
+        let starved = self.starved.front().map(|&slot| (slot, true));
+        starved.or_else(|| self.wait_queue.front().map(|&slot| (slot, false)))
+    }
+
+    fn pop_waiting(&mut self) {
+        if self.starved.pop_front().is_none() {
+            self.wait_queue.pop_front();
+        }
     }
 
     pub(crate) fn stop_waiting(&mut self, slot: usize) {
+        self.starved.retain(|&waiting| waiting != slot);
         self.wait_queue.retain(|&waiting| waiting != slot);
         self.parked.retain(|&waiting| waiting != slot);
     }
@@ -175,22 +192,24 @@ impl<K: Kernel> Shard<K> {
         };
         self.finish_frames();
         self.lend(share, bytes);
-        let can_finish = self.supply.wait_queue.is_empty() && self.has_spare_buffers(REST_BUFFERS);
+        let can_finish =
+            self.supply.starved.is_empty() && self.supply.wait_queue.is_empty() && self.has_spare_buffers(REST_BUFFERS);
         if self.supply.is_dry_for_long(self.kernel.lent() > 0 || self.inboxes.len() > 0 || can_finish, self.now) {
             self.evict_largest();
             self.lend(share, bytes);
         }
         let mut unclaimed = self.kernel.lent();
-        while let Some(&slot) = self.supply.wait_queue.front() {
+        while let Some((slot, is_starved)) = self.supply.next_waiting() {
             let may_only_finish = self.may_only_finish(slot);
             if !may_only_finish && unclaimed == 0 {
                 break;
             }
-            self.supply.wait_queue.pop_front();
+            self.supply.pop_waiting();
             if may_only_finish {
                 self.park(slot);
             } else {
-                self.arm(slot);
+                // Where receives are large, one connection could take all buffers again and again.
+                self.arm(slot, is_starved && self.load.is_large());
                 unclaimed -= 1;
             }
         }
@@ -255,7 +274,7 @@ impl<K: Kernel> Shard<K> {
             if is_whole || !self.supply.is_short() || unread > 0 && self.supply.may_finish(place, share) {
                 if spare < REST_BUFFERS {
                     // There is no buffer but those lent.
-                    return self.arm(slot);
+                    return self.arm(slot, true);
                 }
                 // What TLS adds to its records is not in the missing bytes.
                 let overhead = if peer.tls.is_some() { SHORT_RECEIVE_BYTES_MIN } else { 0 };
@@ -298,7 +317,9 @@ impl<K: Kernel> Shard<K> {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         resume_clocks(peer, now);
         peer.receiving = Receiving::Waiting { since: now };
-        self.supply.wait_queue.push_back(slot);
+        let is_starved = peer.received_bytes == peer.armed_bytes;
+        let queue = if is_starved { &mut self.supply.starved } else { &mut self.supply.wait_queue };
+        queue.push_back(slot);
     }
 
     /// Whether the pool is short and the connection inside a frame that one short receive does not finish, or cannot.
@@ -313,8 +334,8 @@ impl<K: Kernel> Shard<K> {
         })
     }
 
-    /// Begins to receive, as much as the connection may.
-    pub(crate) fn arm(&mut self, slot: usize) {
+    /// Begins to receive, as much as the connection may; one receive, or until it ends.
+    pub(crate) fn arm(&mut self, slot: usize, once: bool) {
         let (now, rate) = (self.now, self.config.limits.rate_per_connection);
         let short = self.supply.is_short().then(|| self.short_receive_bytes());
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -332,7 +353,8 @@ impl<K: Kernel> Shard<K> {
             bytes = bytes.min(usize::try_from(allowed).unwrap_or(usize::MAX));
         }
         peer.receiving = Receiving::Armed;
-        if is_limited || short.is_some() {
+        peer.armed_bytes = peer.received_bytes;
+        if is_limited || short.is_some() || once {
             self.kernel.receive_once(&peer.socket, slot, bytes as u32);
         } else {
             self.kernel.receive(&peer.socket, slot);
@@ -410,6 +432,7 @@ mod tests {
 
     fn supply(kept_max: usize) -> Supply {
         Supply {
+            starved: VecDeque::new(),
             wait_queue: VecDeque::new(),
             parked: VecDeque::new(),
             finishing: Vec::new(),

@@ -66,7 +66,7 @@ impl<K: Kernel> Shard<K> {
             let Some(peer) = self.peers.get_mut(slot) else { continue };
             match judge(peer, slot, self.now, &self.config.limits) {
                 Verdict::Stay => {}
-                Verdict::Receive => self.arm(slot),
+                Verdict::Receive => self.arm(slot, false),
                 Verdict::Close(reason) => {
                     if reason == CloseReason::UnreadAnswers {
                         self.give_up_output(slot);
