@@ -326,3 +326,66 @@ fn a_crowd_from_one_address_leaves_room_for_others() {
         &format!("50 taken at a time, {} refused, {lines} log lines, others served", metrics.closed_for("refused")),
     );
 }
+
+/// A valid frame that is dear to decode: keys that nobody knows, by the thousand.
+fn dear_frame() -> Vec<u8> {
+    let unknown = 16_000u16;
+    let mut payload = vec![0xb9];
+    payload.extend((unknown + 3).to_be_bytes());
+    payload.extend(b"\x62id\x61a\x69timestamp\x01\x69telemetry\x80");
+    payload.extend(b"\x61q\x00".repeat(usize::from(unknown)));
+    [(payload.len() as u32).to_be_bytes().to_vec(), payload].concat()
+}
+
+#[test]
+fn a_peer_with_more_than_the_core_can_do_leaves_buffers_for_the_others() {
+    let _turn = turn();
+    let server = Server::start(BINARY, &[]);
+    let time = Duration::from_secs(scaled(15, 2) as u64);
+    let over = AtomicBool::new(false);
+    let answers = scope(|scope| {
+        let _end = scopeguard::guard((), |()| over.store(true, Ordering::Relaxed));
+        scope.spawn(|| {
+            let flood = dear_frame().repeat(16);
+            let mut stream = TcpStream::connect(server.listen).unwrap();
+            stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                // Ends inside a frame when the server does not take it in time, and goes on there.
+                let mut unsent = &flood[..];
+                while !unsent.is_empty() && !over.load(Ordering::Relaxed) {
+                    unsent = &unsent[stream.write(unsent).unwrap_or(0)..];
+                }
+            }
+        });
+        sleep(Duration::from_millis(300));
+        let honest: Vec<_> = (0..10)
+            .map(|number| {
+                let server = &server;
+                scope.spawn(move || {
+                    let (start, mut peer) = (Instant::now(), server.connect());
+                    let (mut answers, mut longest) = (0u64, Duration::ZERO);
+                    while start.elapsed() < time {
+                        peer.send(&frames::event(&format!("honest-{number}"), answers));
+                        let asked = Instant::now();
+                        answers += 1;
+                        assert_eq!(peer.commit().committed, answers, "nothing is lost");
+                        longest = longest.max(asked.elapsed());
+                        sleep(Duration::from_millis(5));
+                    }
+                    (answers, longest)
+                })
+            })
+            .collect();
+        honest.into_iter().map(|honest| honest.join().unwrap()).collect::<Vec<_>>()
+    });
+    let (fewest, longest) = (
+        answers.iter().map(|(count, _)| *count).min().unwrap(),
+        answers.iter().map(|(_, longest)| *longest).max().unwrap(),
+    );
+    figure(
+        "one peer sends frames that are dear to decode, more than the core can do",
+        &format!("ten others: {fewest} answers each at least in {time:.0?}, the longest wait {longest:.0?}"),
+    );
+    // It was none: the flood took all buffers in each turn.
+    assert!(fewest >= scaled(100, 5) as u64, "{answers:?}");
+}
