@@ -13,7 +13,8 @@ cd "$(dirname "$0")/.."
 #
 # thread: ThreadSanitizer does not model `fence`. The ring's slots are atomics, which never race, so it cannot raise a
 # false alarm over them, and cannot see a fence that is missing either: that is loom's part. What it does find is memory
-# that two threads reach without any atomics, for example a page of the lane that both ends hold.
+# that two threads reach without any atomics, for example a page of the lane that both ends hold (Miri leaves the lane's
+# tests out).
 # address: for code on one thread, where the danger is a pointer out of bounds or into freed memory.
 checks="
 corelane-telemetry thread
