@@ -15,7 +15,7 @@ use crate::address_table::{AcceptsByAddress, ConnectionsByAddress, Entry, counte
 use crate::admission::{AccessRules, Admitted};
 use crate::clock::Instant;
 use crate::hand_over::HandOver;
-use crate::limits::Limits;
+use crate::limits::{HANDED_MAX, Limits};
 use crate::link::ShardLink;
 use crate::tls::TlsConfig;
 
@@ -38,7 +38,7 @@ struct Member {
     connections: AtomicUsize,
     /// Whether it may still hand connections over.
     hands_over: AtomicBool,
-    handed: HandOver,
+    handed: HandOver<Admitted>,
     link: ShardLink,
 }
 
@@ -52,7 +52,7 @@ impl Shards {
             Ok(Member {
                 connections: AtomicUsize::new(0),
                 hands_over: AtomicBool::new(true),
-                handed: HandOver::new(),
+                handed: HandOver::new(HANDED_MAX),
                 link: ShardLink::new()?,
             })
         };
