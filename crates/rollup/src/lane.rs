@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn every_page_comes_back_once_and_in_order_between_two_threads() {
-        const PAGES: u64 = if cfg!(miri) { 20 } else { 20_000 };
+        const PAGES: u64 = 20_000;
         let (asker, mut answerer) = snapshot_lane();
         std::thread::scope(|scope| {
             scope.spawn(move || {

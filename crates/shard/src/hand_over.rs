@@ -85,18 +85,24 @@ impl<T: Send> HandOver<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
     use std::thread;
 
     use super::*;
+
+    /// What fits a place, as a connection does.
+    fn value(number: u64) -> NonZeroU64 {
+        NonZeroU64::new(number + 1).unwrap()
+    }
 
     #[test]
     fn values_come_out_as_they_went_in_and_one_too_many_comes_back() {
         let lane = HandOver::new(4);
         for lap in 0..3 {
-            assert!((0..4).all(|n| lane.push(Box::new(n)).is_ok()));
-            assert_eq!(lane.push(Box::new(4)), Err(Box::new(4)), "lap {lap}");
-            let popped: Vec<_> = std::iter::from_fn(|| lane.pop()).map(|value| *value).collect();
-            assert_eq!(popped, [0, 1, 2, 3]);
+            assert!((0..4).all(|n| lane.push(value(n)).is_ok()));
+            assert_eq!(lane.push(value(4)), Err(value(4)), "lap {lap}");
+            let popped: Vec<_> = std::iter::from_fn(|| lane.pop()).collect();
+            assert_eq!(popped, [0, 1, 2, 3].map(value));
             assert!(lane.is_empty());
         }
     }
@@ -106,17 +112,17 @@ mod tests {
         let lane = HandOver::new(4);
         // What a shard has done that is preempted in the middle of `push`.
         let number = lane.draw().unwrap();
-        assert_eq!(lane.push(Box::new(2)), Ok(()));
+        assert_eq!(lane.push(value(2)), Ok(()));
         assert_eq!((lane.pop(), lane.pop()), (None, None));
         assert!(!lane.is_empty(), "one is on its way");
-        lane.place(number).store(Some(Box::new(1)));
-        assert_eq!((lane.pop(), lane.pop(), lane.pop()), (Some(Box::new(1)), Some(Box::new(2)), None));
+        lane.place(number).store(Some(value(1)));
+        assert_eq!((lane.pop(), lane.pop(), lane.pop()), (Some(value(1)), Some(value(2)), None));
         assert!(lane.is_empty());
     }
 
     #[test]
     fn every_value_of_several_threads_arrives_once_and_in_order() {
-        const THREADS: usize = 3;
+        const THREADS: u64 = 3;
         let each = if cfg!(miri) { 50 } else { 20_000 };
         let lane = HandOver::new(8);
         let arrived = thread::scope(|scope| {
@@ -124,18 +130,16 @@ mod tests {
                 let lane = &lane;
                 scope.spawn(move || {
                     for n in 0..each {
-                        let mut value = Box::new(n * THREADS + thread);
-                        while let Err(refused) = lane.push(value) {
-                            value = refused;
+                        while lane.push(value(n * THREADS + thread)).is_err() {
                             thread::yield_now();
                         }
                     }
                 });
             }
             let mut arrived = Vec::new();
-            while arrived.len() < THREADS * each {
+            while arrived.len() as u64 != THREADS * each {
                 match lane.pop() {
-                    Some(value) => arrived.push(*value),
+                    Some(value) => arrived.push(value.get() - 1),
                     None => thread::yield_now(),
                 }
             }
