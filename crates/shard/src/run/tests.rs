@@ -8,7 +8,6 @@ use corelane_metrics::{CloseReason, Sample, Totals, cell};
 use corelane_ring::{Drain, event_lane, telemetry_ring};
 use corelane_rollup::snapshot_lane;
 use corelane_wire::{Answer, UNANSWERED_REQUESTS_MAX, encode_answer, encode_event};
-use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::limits::POOL_BUFFERS_MIN;
@@ -127,11 +126,7 @@ fn a_panic_inside_the_rollup_closes_that_connection_only_and_shapes_stay_known()
 #[test]
 fn a_peer_with_as_many_unanswered_requests_as_it_may_have_gets_every_answer() {
     let Running { address, link, thread, .. } = start();
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    // So that answers wait with the shard.
-    socket.set_recv_buffer_size(1).unwrap();
-    socket.connect(&address.into()).unwrap();
-    let mut peer = TcpStream::from(socket);
+    let mut peer = TcpStream::connect(address).unwrap();
     peer.set_nodelay(true).unwrap();
     let answer = encode_answer(Answer::default()).as_slice().repeat(UNANSWERED_REQUESTS_MAX);
     for _ in 0..3 {
