@@ -18,7 +18,7 @@ use crate::hand_over::HandOver;
 use crate::handshakes::Handshakes;
 use crate::inbox::InboxTable;
 use crate::limits::{
-    CLOSING_MAX, COMPLETIONS, HANDSHAKES_MAX, Limits, SUBMISSIONS, TlsLimits, UNREAD_ANSWER_BYTES_MAX,
+    CLOSING_MAX, COMPLETIONS, HANDED_MAX, HANDSHAKES_MAX, Limits, SUBMISSIONS, TlsLimits, UNREAD_ANSWER_BYTES_MAX,
 };
 use crate::peer::PeerTable;
 use crate::run::{EXECUTOR_IO_MEMORY, EXECUTOR_RING_DEPTH};
@@ -79,7 +79,7 @@ const fn slots_max(limits: &Limits) -> usize {
 /// What all shards share: the lanes to hand connections over, and the counts by address that there are limits for.
 pub fn shared_bytes(shards: usize, limits: &Limits) -> usize {
     let tables = usize::from(limits.connections_per_ip_max > 0) + usize::from(limits.accepts_per_ip_max > 0);
-    shards * HandOver::<Admitted<OwnedFd>>::BYTES + tables * AddressTable::bytes(limits.connections_max)
+    shards * HandOver::<Admitted<OwnedFd>>::bytes(HANDED_MAX) + tables * AddressTable::bytes(limits.connections_max)
 }
 
 impl Limits {

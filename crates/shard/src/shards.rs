@@ -16,7 +16,7 @@ use crate::address_table::{AcceptsByAddress, ConnectionsByAddress, Entry, counte
 use crate::admission::{AccessRules, Admitted};
 use crate::clock::Instant;
 use crate::hand_over::HandOver;
-use crate::limits::Limits;
+use crate::limits::{HANDED_MAX, Limits};
 use crate::link::ShardLink;
 use crate::tls::TlsConfig;
 
@@ -58,7 +58,7 @@ impl<S> Shards<S> {
             Ok(Member {
                 connections: AtomicUsize::new(0),
                 hands_over: AtomicBool::new(true),
-                handed: HandOver::new(),
+                handed: HandOver::new(HANDED_MAX),
                 link: ShardLink::new()?,
             })
         };
