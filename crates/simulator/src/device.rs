@@ -5,7 +5,7 @@ use std::time::Duration;
 use corelane_shard::kernel::Instant;
 use corelane_shard::limits::{EVICT_AFTER, FRAME_RATE_MIN};
 use corelane_testkit::Random;
-use corelane_wire::{Answer, Reply, Step, decode_answer, next_step};
+use corelane_wire::{ANSWER_BYTES_MAX, Answer, Reply, Step, decode_answer, next_step};
 
 use crate::model::Script;
 use crate::network::Network;
@@ -86,7 +86,7 @@ impl Device {
         let mut script = Script::new(random, &id, frames);
         let manners = Manners::new(random, script.bytes.len());
         // All answers of an honest device fit: whether it takes them in time is not a matter of chance.
-        let room_min = if manners.is_honest { 8_000 } else { 200 };
+        let room_min = if manners.is_honest { 8_000 + ANSWER_BYTES_MAX * script.requests() } else { 200 };
         let send_room = *random.pick(&[room_min, 128 * 1024]);
         if !manners.is_honest && random.below(10) == 0 {
             script.push_oversize();
