@@ -285,8 +285,9 @@ impl<K: Kernel> Shard<K> {
             if is_due {
                 peer.end_checked_at = self.now;
             }
-            if is_due && spare >= REST_BUFFERS && peer.socket.has_ended() {
-                self.receive_parked(slot, missing);
+            // In this order: behind the end nothing comes any more.
+            if is_due && peer.socket.has_ended() && peer.socket.unread_bytes() < missing as u64 {
+                self.end_parked(slot);
             } else {
                 self.supply.parked.push_back(slot);
             }
@@ -394,6 +395,28 @@ impl<K: Kernel> Shard<K> {
             Err(Errno::AGAIN | Errno::INTR | Errno::NOMEM | Errno::NOBUFS) => self.line_up(slot),
             Err(error) => self.receive_ended(slot, error.raw_os_error()),
         }
+    }
+
+    /// Ends a parked connection whose stream has ended before its frame could become whole. What is unread is thrown away: to
+    /// keep it would take memory for nothing, and a crowd that ends at once could take all there is.
+    fn end_parked(&mut self, slot: usize) {
+        let Some(mut buffer) = self.core.pool.acquire() else { return self.supply.parked.push_front(slot) };
+        let errno = loop {
+            let Some(peer) = self.peers.get_mut(slot) else { return };
+            match peer.socket.receive(&mut buffer[RECEIVED_AT..RECEIVED_AT + RECEIVE_BYTES]) {
+                Ok(0) => break 0,
+                Ok(bytes) => {
+                    peer.received_bytes += bytes as u64;
+                    self.core.pipeline.metrics.add(cell::RECEIVED_BYTES, bytes as u64);
+                }
+                Err(Errno::AGAIN | Errno::INTR | Errno::NOMEM | Errno::NOBUFS) => {
+                    return self.supply.parked.push_back(slot);
+                }
+                Err(error) => break error.raw_os_error(),
+            }
+        };
+        drop(buffer);
+        self.receive_ended(slot, errno);
     }
 
     /// While the pool is short: ends the receive of a connection that is inside a longer frame and has received at will since
