@@ -257,21 +257,29 @@ impl<K: Kernel> Shard<K> {
         });
         for _ in 0..self.supply.parked.len().min(PARKED_A_TURN) {
             let spare = self.core.pool.free().saturating_sub(self.buffers_promised());
-            if spare < REST_BUFFERS && self.kernel.lent() == 0 {
-                return;
-            }
+            let can_receive = spare >= REST_BUFFERS || self.kernel.lent() > 0;
             let Some(slot) = self.supply.parked.pop_front() else { return };
             let Some(peer) = self.peers.get_mut(slot) else { continue };
             let (Phase::Open, Some(missing)) = (peer.phase, peer.missing_bytes()) else {
                 self.wait_for_buffer(slot);
                 continue;
             };
+            let is_due = now.since(peer.end_checked_at) >= END_CHECK_EVERY;
+            if is_due {
+                peer.end_checked_at = now;
+            }
+            // In this order: behind the end nothing comes any more. This takes no memory, and gives back what is kept.
+            if is_due && peer.socket.has_ended() && peer.socket.unread_bytes() < missing as u64 {
+                self.end_parked(slot);
+                continue;
+            }
             let unread = peer.socket.unread_bytes();
             let is_whole = peer.connection.is_mid_frame() && unread >= missing as u64;
             let place = Finishing::new(slot, peer, now);
             // With little memory, one at a time: what it needs must not be taken by the next.
             let share = if spare < 2 * REST_BUFFERS { 1 } else { FINISHING_MIN.max(spare / 2) };
-            if is_whole || !self.supply.is_short() || unread > 0 && self.supply.may_finish(place, share) {
+            let may_read = is_whole || !self.supply.is_short() || unread > 0 && self.supply.may_finish(place, share);
+            if can_receive && may_read {
                 if spare < REST_BUFFERS {
                     // There is no buffer but those lent.
                     return self.arm(slot, true);
@@ -279,15 +287,6 @@ impl<K: Kernel> Shard<K> {
                 // What TLS adds to its records is not in the missing bytes.
                 let overhead = if peer.tls.is_some() { SHORT_RECEIVE_BYTES_MIN } else { 0 };
                 self.receive_parked(slot, missing + overhead);
-                continue;
-            }
-            let is_due = self.now.since(peer.end_checked_at) >= END_CHECK_EVERY;
-            if is_due {
-                peer.end_checked_at = self.now;
-            }
-            // In this order: behind the end nothing comes any more.
-            if is_due && peer.socket.has_ended() && peer.socket.unread_bytes() < missing as u64 {
-                self.end_parked(slot);
             } else {
                 self.supply.parked.push_back(slot);
             }
@@ -400,10 +399,9 @@ impl<K: Kernel> Shard<K> {
     /// Ends a parked connection whose stream has ended before its frame could become whole. What is unread is thrown away: to
     /// keep it would take memory for nothing, and a crowd that ends at once could take all there is.
     fn end_parked(&mut self, slot: usize) {
-        let Some(mut buffer) = self.core.pool.acquire() else { return self.supply.parked.push_front(slot) };
+        let Some(peer) = self.peers.get_mut(slot) else { return };
         let errno = loop {
-            let Some(peer) = self.peers.get_mut(slot) else { return };
-            match peer.socket.receive(&mut buffer[RECEIVED_AT..RECEIVED_AT + RECEIVE_BYTES]) {
+            match peer.socket.receive(&mut self.core.scratch) {
                 Ok(0) => break 0,
                 Ok(bytes) => {
                     peer.received_bytes += bytes as u64;
@@ -415,7 +413,6 @@ impl<K: Kernel> Shard<K> {
                 Err(error) => break error.raw_os_error(),
             }
         };
-        drop(buffer);
         self.receive_ended(slot, errno);
     }
 
