@@ -4,11 +4,16 @@
 //! and what is kept, in slots that buffers are cut into: partial frames and records, and answers that were not taken. A
 //! buffer is lent only while as many others are free to keep what may come in the lent ones, so keeping never fails.
 //!
+//! A multishot receive takes lent buffers for as long as there are bytes and buffers. So whoever went without a buffer
+//! receives first the next time, and where receives are large only one: else a connection that always has a backlog would take
+//! all of them in every turn.
+//!
 //! When what is kept takes more than its share ([`Limits::kept_buffers_max`]), the pool is *short*:
 //! - Receives become short, one at a time for each connection, so a peer between two frames goes on, and one that begins a
 //!   frame costs little.
 //! - A peer inside a longer frame is parked ([`Receiving::Parked`]): it is read once the kernel has the rest of that frame, so
 //!   that the frame is finished at once and its memory is free. Nothing is lost; the sender waits.
+//! - A parked connection whose stream has ended inside its frame is ended, and what is unread of it thrown away.
 //! - At each tick, the frames that arrive too slowly are evicted, those with the least progress for their age first.
 //! - If nothing can be lent at all for [`EVICT_DRY_AFTER`], the connections that have held the most for the longest time are
 //!   evicted.
@@ -294,8 +299,8 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// Puts a connection whose receive has ended, but not its bytes, in line for the next buffer. While the pool is short, what
-    /// it has received is served first: that shows whether it is inside a frame. Otherwise the receive that ended first goes
-    /// on first: with eight connections flat out, lining up behind the service cost a quarter of the throughput.
+    /// it has received is served first: that shows whether it is inside a frame. Otherwise those
+    /// that received nothing go on first, and among equals the one whose receive ended first.
     pub(crate) fn wait_for_buffer(&mut self, slot: usize) {
         let now = self.now;
         let peer = self.peers.get_mut(slot).expect("a receive in flight keeps its slot");

@@ -225,7 +225,8 @@ impl Device {
             return Ok(());
         }
         Err(format!(
-            "an honest device was closed ({:?}, {link:?}, {:?} after connecting) with {} of {} answers, {} of {} bytes sent, ended {}, TLS {}, {} taken of {}",
+            "an honest device was closed ({:?}, {link:?}, {:?} after connecting) with {} of {} answers, {} of {} bytes \
+             sent, ended {}, TLS {}, {} taken of {}",
             self.closing,
             network.now.since(self.connected_at),
             self.answers,
