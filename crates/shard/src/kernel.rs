@@ -1,7 +1,7 @@
 //! What a shard asks of the world outside: operations, their completions, sockets, and the time.
 //!
-//! [`ReceiveRing`](crate::receive_ring::ReceiveRing) is the real one. A scripted one can take its place, so that whole
-//! shards run on simulated sockets and a simulated clock, with completions in every order that a kernel may choose.
+//! The receive ring, on io_uring, is the real one. A scripted one can take its place, so that whole shards run on simulated
+//! sockets and a simulated clock, with completions in every order that a kernel may choose.
 //! Everything is monomorphised: the seam costs no call through a pointer.
 
 use std::fmt;
