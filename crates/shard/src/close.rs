@@ -145,7 +145,7 @@ impl<K: Kernel> Shard<K> {
         peer.phase = Phase::Lingering { until: self.now + LINGER, discarded: 0 };
         peer.socket.end_writing();
         if matches!(peer.receiving, Receiving::Throttled { .. } | Receiving::Queued { .. } | Receiving::Paused { .. }) {
-            return self.arm(slot, false);
+            return self.arm(slot);
         }
         if matches!(peer.receiving, Receiving::Ended { .. }) {
             self.finish(slot);

@@ -31,12 +31,8 @@ impl TurnLoad {
 
     /// Buffers that the kernel gets after this turn, of at most `share`.
     pub(crate) fn buffers_wanted(self, share: usize) -> usize {
-        if self.is_large() { share.min(LENT_BUFFERS_LARGE) } else { share }
-    }
-
-    /// Whether receives were large.
-    pub(crate) fn is_large(self) -> bool {
-        self.bytes > 0 && self.bytes >= self.receives * LARGE_RECEIVE_BYTES
+        let large = self.bytes > 0 && self.bytes >= self.receives * LARGE_RECEIVE_BYTES;
+        if large { share.min(LENT_BUFFERS_LARGE) } else { share }
     }
 }
 

@@ -116,14 +116,14 @@ impl<K: Kernel> Shard<K> {
             }
             return self.begin_handshake(slot, address);
         }
-        self.arm(slot, false);
+        self.arm(slot);
     }
 
     fn begin_handshake(&mut self, slot: usize, address: IpAddr) {
         let Some(tls) = self.peers.get_mut(slot).and_then(|peer| peer.tls.as_mut()) else { return };
         tls.place = Some(address);
         self.handshakes.take_place(address);
-        self.arm(slot, false);
+        self.arm(slot);
     }
 
     pub(crate) fn serve_handshakes(&mut self) {

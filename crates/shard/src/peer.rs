@@ -27,8 +27,10 @@ pub(crate) struct Peer<S> {
     /// Invariant: the slot stands in the run queue.
     pub(crate) runnable: bool,
     pub(crate) received_bytes: u64,
-    /// How many that were when it was last armed.
-    pub(crate) armed_bytes: u64,
+    /// How many that were when it was last armed, when its turn to receive began, and at the last tick.
+    pub(crate) armed_at: u64,
+    pub(crate) turn_from: u64,
+    pub(crate) tick_from: u64,
     pub(crate) last_byte_at: Instant,
     /// When the first byte of the partial frame or record came; of a handshake, when it could begin.
     pub(crate) started_at: Instant,
@@ -96,7 +98,9 @@ impl<S> Peer<S> {
             phase: Phase::Open,
             runnable: false,
             received_bytes: 0,
-            armed_bytes: 0,
+            armed_at: 0,
+            turn_from: 0,
+            tick_from: 0,
             last_byte_at: now,
             started_at: now,
             has_large_window: false,

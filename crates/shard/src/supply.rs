@@ -4,9 +4,9 @@
 //! and what is kept, in slots that buffers are cut into: partial frames and records, and answers that were not taken. A
 //! buffer is lent only while as many others are free to keep what may come in the lent ones, so keeping never fails.
 //!
-//! A multishot receive takes lent buffers for as long as there are bytes and buffers. So whoever went without a buffer
-//! receives first the next time, and where receives are large only one: else a connection that always has a backlog would take
-//! all of them in every turn.
+//! A multishot receive takes lent buffers for as long as there are bytes and buffers, so a connection that always has a backlog
+//! would take all of them in every turn. Of those that wait, the ones that have received little lately are first
+//! ([`LIGHT_BYTES`]); the others have turns of [`TURN_BYTES`].
 //!
 //! When what is kept takes more than its share ([`Limits::kept_buffers_max`]), the pool is *short*:
 //! - Receives become short, one at a time for each connection, so a peer between two frames goes on, and one that begins a
@@ -27,8 +27,9 @@ use rustix::io::Errno;
 use crate::inbox::Received;
 use crate::kernel::{Instant, Kernel, RECEIVED_AT, Socket};
 use crate::limits::{
-    END_CHECK_EVERY, EVICT_DRY_AFTER, FINISHING_GRACE, FINISHING_MAX, FINISHING_MIN, FRAME_RATE_MIN, Limits,
-    PARKED_A_TURN, POOL_SHORT_AFTER, RECEIVE_BYTES, SHORT_RECEIVE_BYTES_MAX, SHORT_RECEIVE_BYTES_MIN, TICKS_A_SECOND,
+    END_CHECK_EVERY, EVICT_DRY_AFTER, FINISHING_GRACE, FINISHING_MAX, FINISHING_MIN, FRAME_RATE_MIN, LIGHT_BYTES,
+    Limits, PARKED_A_TURN, POOL_SHORT_AFTER, RECEIVE_BYTES, SHORT_RECEIVE_BYTES_MAX, SHORT_RECEIVE_BYTES_MIN,
+    TICKS_A_SECOND, TURN_BYTES,
 };
 use crate::peer::{Peer, Phase, Receiving};
 use crate::shard::Shard;
@@ -36,11 +37,11 @@ use crate::shard::Shard;
 /// The wait for buffers, and whether the pool is short.
 #[derive(Debug)]
 pub(crate) struct Supply {
-    /// Slots that receive nothing until the kernel has a buffer for them, and that went without one the last time: first come
-    /// first served, and before all others.
-    starved: VecDeque<usize>,
-    /// The others that wait for a buffer.
-    wait_queue: VecDeque<usize>,
+    /// Slots that receive nothing until the kernel has a buffer for them, of connections that have received little lately: first
+    /// come first served, and before all others.
+    light: VecDeque<usize>,
+    /// The others that wait for a buffer. The one whose turn it is stands in front.
+    heavy: VecDeque<usize>,
     /// Slots of connections that are read when their frame can be finished: looked at first, since that frees memory.
     parked: VecDeque<usize>,
     /// Connections, at most [`FINISHING_MAX`], that are read although their frame does not become whole by that.
@@ -93,8 +94,8 @@ impl Supply {
     /// For up to `slots_max` connections. Memory is reserved here and does not grow.
     pub(crate) fn new(limits: &Limits, slots_max: usize) -> Self {
         Self {
-            starved: VecDeque::with_capacity(slots_max),
-            wait_queue: VecDeque::with_capacity(slots_max),
+            light: VecDeque::with_capacity(slots_max),
+            heavy: VecDeque::with_capacity(slots_max),
             parked: VecDeque::with_capacity(slots_max),
             finishing: Vec::with_capacity(FINISHING_MAX),
             kept_max: limits.kept_buffers_max(),
@@ -147,24 +148,35 @@ impl Supply {
     }
 
     pub(crate) fn is_anybody_waiting(&self) -> bool {
-        !self.starved.is_empty() || !self.wait_queue.is_empty() || !self.parked.is_empty()
+        self.next_waiting().is_some() || !self.parked.is_empty()
     }
 
-    /// The slot that is next to receive, and whether it went without a buffer before.
-    fn next_waiting(&self) -> Option<(usize, bool)> {
-        let starved = self.starved.front().map(|&slot| (slot, true));
-        starved.or_else(|| self.wait_queue.front().map(|&slot| (slot, false)))
+    /// The slot that is next to receive.
+    fn next_waiting(&self) -> Option<usize> {
+        self.light.front().or(self.heavy.front()).copied()
     }
 
     fn pop_waiting(&mut self) {
-        if self.starved.pop_front().is_none() {
-            self.wait_queue.pop_front();
+        if self.light.pop_front().is_none() {
+            self.heavy.pop_front();
+        }
+    }
+
+    /// Puts a connection in line that has received `tick_bytes` since the last tick and `turn_bytes` in its turn, `is_fed` if
+    /// some of these since it was last in line.
+    fn queue(&mut self, slot: usize, tick_bytes: u64, turn_bytes: u64, is_fed: bool) {
+        if tick_bytes < LIGHT_BYTES {
+            self.light.push_back(slot);
+        } else if is_fed && turn_bytes < TURN_BYTES {
+            self.heavy.push_front(slot);
+        } else {
+            self.heavy.push_back(slot);
         }
     }
 
     pub(crate) fn stop_waiting(&mut self, slot: usize) {
-        self.starved.retain(|&waiting| waiting != slot);
-        self.wait_queue.retain(|&waiting| waiting != slot);
+        self.light.retain(|&waiting| waiting != slot);
+        self.heavy.retain(|&waiting| waiting != slot);
         self.parked.retain(|&waiting| waiting != slot);
     }
 }
@@ -197,14 +209,13 @@ impl<K: Kernel> Shard<K> {
         };
         self.finish_frames();
         self.lend(share, bytes);
-        let can_finish =
-            self.supply.starved.is_empty() && self.supply.wait_queue.is_empty() && self.has_spare_buffers(REST_BUFFERS);
+        let can_finish = self.supply.next_waiting().is_none() && self.has_spare_buffers(REST_BUFFERS);
         if self.supply.is_dry_for_long(self.kernel.lent() > 0 || self.inboxes.len() > 0 || can_finish, self.now) {
             self.evict_largest();
             self.lend(share, bytes);
         }
         let mut unclaimed = self.kernel.lent();
-        while let Some((slot, is_starved)) = self.supply.next_waiting() {
+        while let Some(slot) = self.supply.next_waiting() {
             let may_only_finish = self.may_only_finish(slot);
             if !may_only_finish && unclaimed == 0 {
                 break;
@@ -213,8 +224,7 @@ impl<K: Kernel> Shard<K> {
             if may_only_finish {
                 self.park(slot);
             } else {
-                // Where receives are large, one connection could take all buffers again and again.
-                self.arm(slot, is_starved && self.load.is_large());
+                self.arm(slot);
                 unclaimed -= 1;
             }
         }
@@ -287,7 +297,7 @@ impl<K: Kernel> Shard<K> {
             if can_receive && may_read {
                 if spare < REST_BUFFERS {
                     // There is no buffer but those lent.
-                    return self.arm(slot, true);
+                    return self.arm(slot);
                 }
                 // What TLS adds to its records is not in the missing bytes.
                 let overhead = if peer.tls.is_some() { SHORT_RECEIVE_BYTES_MIN } else { 0 };
@@ -299,8 +309,8 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// Puts a connection whose receive has ended, but not its bytes, in line for the next buffer. While the pool is short, what
-    /// it has received is served first: that shows whether it is inside a frame. Otherwise those
-    /// that received nothing go on first, and among equals the one whose receive ended first.
+    /// it has received is served first: that shows whether it is inside a frame. Otherwise it
+    /// stands in line at once.
     pub(crate) fn wait_for_buffer(&mut self, slot: usize) {
         let now = self.now;
         let peer = self.peers.get_mut(slot).expect("a receive in flight keeps its slot");
@@ -322,9 +332,12 @@ impl<K: Kernel> Shard<K> {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         resume_clocks(peer, now);
         peer.receiving = Receiving::Waiting { since: now };
-        let is_starved = peer.received_bytes == peer.armed_bytes;
-        let queue = if is_starved { &mut self.supply.starved } else { &mut self.supply.wait_queue };
-        queue.push_back(slot);
+        let turn_bytes = peer.received_bytes - peer.turn_from;
+        let is_fed = peer.received_bytes > peer.armed_at;
+        if turn_bytes >= TURN_BYTES {
+            peer.turn_from = peer.received_bytes;
+        }
+        self.supply.queue(slot, peer.received_bytes - peer.tick_from, turn_bytes, is_fed);
     }
 
     /// Whether the pool is short and the connection inside a frame that one short receive does not finish, or cannot.
@@ -339,8 +352,8 @@ impl<K: Kernel> Shard<K> {
         })
     }
 
-    /// Begins to receive, as much as the connection may; one receive, or until it ends.
-    pub(crate) fn arm(&mut self, slot: usize, once: bool) {
+    /// Begins to receive, as much as the connection may.
+    pub(crate) fn arm(&mut self, slot: usize) {
         let (now, rate) = (self.now, self.config.limits.rate_per_connection);
         let short = self.supply.is_short().then(|| self.short_receive_bytes());
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -358,8 +371,8 @@ impl<K: Kernel> Shard<K> {
             bytes = bytes.min(usize::try_from(allowed).unwrap_or(usize::MAX));
         }
         peer.receiving = Receiving::Armed;
-        peer.armed_bytes = peer.received_bytes;
-        if is_limited || short.is_some() || once {
+        peer.armed_at = peer.received_bytes;
+        if is_limited || short.is_some() {
             self.kernel.receive_once(&peer.socket, slot, bytes as u32);
         } else {
             self.kernel.receive(&peer.socket, slot);
@@ -457,8 +470,8 @@ mod tests {
 
     fn supply(kept_max: usize) -> Supply {
         Supply {
-            starved: VecDeque::new(),
-            wait_queue: VecDeque::new(),
+            light: VecDeque::new(),
+            heavy: VecDeque::new(),
             parked: VecDeque::new(),
             finishing: Vec::new(),
             kept_max,
@@ -498,7 +511,7 @@ mod tests {
     fn nothing_to_lend_counts_only_while_connections_wait() {
         let mut supply = supply(1);
         assert!(!supply.is_dry_for_long(false, at(0)) && !supply.is_dry_for_long(false, at(2_000)), "nobody waits");
-        supply.wait_queue.push_back(7);
+        supply.light.push_back(7);
         assert!(!supply.is_dry_for_long(false, at(2_000)));
         assert!(!supply.is_dry_for_long(true, at(2_500)), "one is lent again");
         assert!(!supply.is_dry_for_long(false, at(3_000)));
@@ -517,6 +530,20 @@ mod tests {
         assert!(!supply.may_finish(place(0, 6), 0));
         assert_eq!(granted(&mut supply, 10), 10);
         assert_eq!(granted(&mut supply, 1_000), FINISHING_MAX);
+    }
+
+    #[test]
+    fn who_received_little_is_first_and_the_others_have_turns() {
+        let mut supply = supply(1);
+        let heavy = LIGHT_BYTES;
+        supply.queue(1, heavy, 0, false);
+        supply.queue(2, heavy, 0, false);
+        supply.queue(3, heavy, TURN_BYTES - 1, true);
+        supply.queue(4, 0, 0, false);
+        supply.queue(5, heavy, TURN_BYTES, true);
+        supply.queue(6, heavy - 1, TURN_BYTES, true);
+        let order: Vec<_> = std::iter::from_fn(|| supply.next_waiting().inspect(|_| supply.pop_waiting())).collect();
+        assert_eq!(order, [4, 6, 3, 1, 2, 5]);
     }
 
     #[test]

@@ -64,9 +64,10 @@ impl<K: Kernel> Shard<K> {
     fn sweep(&mut self) {
         for slot in 0..self.peers.slots_used() {
             let Some(peer) = self.peers.get_mut(slot) else { continue };
+            peer.tick_from = peer.received_bytes;
             match judge(peer, slot, self.now, &self.config.limits) {
                 Verdict::Stay => {}
-                Verdict::Receive => self.arm(slot, false),
+                Verdict::Receive => self.arm(slot),
                 Verdict::Close(reason) => {
                     if reason == CloseReason::UnreadAnswers {
                         self.give_up_output(slot);
