@@ -182,7 +182,8 @@ impl<K: Kernel> Shard<K> {
     }
 }
 
-/// Whether the peer is told why, if it ever asked for an answer: when it is us who end the connection, or its stream ended where it should not.
+/// Whether the last frame names the reason, if the peer ever asked for an answer: when it is us who end the connection, or its
+/// stream ended where it should not.
 fn is_told(reason: CloseReason) -> bool {
     !matches!(
         reason,
