@@ -167,7 +167,7 @@ fn wait<'w>(wires: impl Iterator<Item = &'w Wire>, time: Duration) {
 }
 
 /// Off the first allowed core, which the shard has, if there is another.
-fn leave_the_data_core() {
+pub(super) fn leave_the_data_core() {
     let mut set = CpuSet::new();
     host::allowed_cores().into_iter().skip(1).for_each(|core| set.set(core));
     if set.count() > 0 {
